@@ -1,0 +1,88 @@
+"""A domain as a plugin: what it declares, and the few steps that it may replace with code."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.errors import BrokenPlugin
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SPEC_FILE = "domain.toml"
+HOOKS_FILE = "plugin.py"
+
+
+class Hooks(Protocol):
+    """The functions that a `plugin.py` may define, each in place of the platform's own.
+
+    clean_image: raw intensities (c z y x, float32) and spacing in mm to raw intensities of the
+        same shape, before anything else happens to them.
+    postprocess: predicted classes (z y x, uint8) and spacing in mm to classes of the same shape.
+    """
+
+    def clean_image(
+        self, image: NDArray[np.float32], spacing_zyx_mm: tuple[float, float, float]
+    ) -> NDArray[np.float32]: ...
+
+    def postprocess(
+        self, labels: NDArray[np.uint8], spacing_zyx_mm: tuple[float, float, float]
+    ) -> NDArray[np.uint8]: ...
+
+
+HOOK_NAMES = ("clean_image", "postprocess")
+
+
+@dataclass(frozen=True)
+class DomainPlugin:
+    """A domain's spec and hooks. `digest` changes when either does."""
+
+    spec: DomainSpec
+    directory: Path
+    hooks: dict[str, object] = field(default_factory=dict)
+    code_digest: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def digest(self) -> str:
+        """Digest of spec and code: what a prepared case and a version depend on."""
+        return hashlib.sha256(f"{self.spec.digest}{self.code_digest}".encode()).hexdigest()
+
+    @classmethod
+    def load(cls, directory: Path) -> DomainPlugin:
+        """Load the plugin in a folder that holds a domain.toml and perhaps a plugin.py.
+
+        Raises:
+            InvalidSpec, MissingFile, BrokenPlugin: with the reason.
+        """
+        spec = DomainSpec.load(directory / SPEC_FILE)
+        code = directory / HOOKS_FILE
+        if not code.exists():
+            return cls(spec, directory)
+        module = _import(code, spec.name)
+        hooks = {name: getattr(module, name) for name in HOOK_NAMES if hasattr(module, name)}
+        return cls(spec, directory, hooks, hashlib.sha256(code.read_bytes()).hexdigest())
+
+
+def _import(code: Path, name: str) -> ModuleType:
+    module_spec = importlib.util.spec_from_file_location(f"u2net_plugin_{name}", code)
+    if module_spec is None or module_spec.loader is None:
+        raise BrokenPlugin(f"{code} is no Python file", "Rename or remove it.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # a plugin's own code may raise anything
+        raise BrokenPlugin(
+            f"{code} fails on import: {type(error).__name__}: {error}", "Correct the plugin's code."
+        ) from error
+    return module

@@ -1,0 +1,187 @@
+"""What a domain declares about itself: its `domain.toml` as a frozen, fully checked object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from u2net_platform.errors import BrokenPlugin, InvalidSpec, MissingFile
+
+SCHEMA_VERSION = 1
+# Names become keys of a torch ModuleDict, folders and MLflow models: letters, digits, `-`, `_`,
+# and none of the names that ModuleDict takes for its own methods.
+NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
+RESERVED_NAMES = frozenset({"clear", "items", "keys", "pop", "update", "values", "training", "type"})
+
+Positive = Annotated[float, Field(gt=0)]
+ZYX = tuple[Positive, Positive, Positive]
+
+
+class Declared(BaseModel):
+    """Base of everything that is read from TOML: immutable, and no key that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Label(Declared):
+    """One class of the output, and the values that stand for it in the source labels.
+
+    Several values merge into one class, as tumour and liver do in the paper.
+    """
+
+    name: str = Field(min_length=1)
+    values: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+
+
+class Intensity(Declared):
+    """How raw intensities become network input.
+
+    `image`: clip to percentiles of the image, then z-score with the image's own statistics
+    (paper, section 3). `dataset`: clip and z-score with the statistics of the foreground of the
+    whole data set, for modalities whose numbers mean something, as CT's do.
+    """
+
+    statistics: Literal["image", "dataset"] = "image"
+    clip_percentiles: tuple[float, float] = (2.0, 98.0)
+
+    @model_validator(mode="after")
+    def _percentiles_ascend(self) -> Self:
+        low, high = self.clip_percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"clip_percentiles must ascend within 0..100, not {low}, {high}")
+        return self
+
+
+class Geometry(Declared):
+    """The grid that the network sees."""
+
+    spacing_zyx_mm: ZYX | Literal["median"] = "median"
+    image_interpolation: Literal["bspline", "linear"] = "bspline"
+    label_interpolation: Literal["nearest", "linear"] = "nearest"
+
+
+class Augmentation(Declared):
+    """Which random changes leave an image of this domain plausible. Axes are z, y, x."""
+
+    mirror_axes: tuple[Literal["z", "y", "x"], ...] = ("x",)
+    rotation_axes: tuple[Literal["z", "y", "x"], ...] = ("z",)
+    rotation_degrees: float = Field(default=180.0, ge=0, le=180)
+    scaling: tuple[Positive, Positive] = (0.75, 1.25)
+    elastic: bool = True
+
+
+class Evaluation(Declared):
+    """`surface_tolerance_mm`: two surfaces closer than this count as the same."""
+
+    surface_tolerance_mm: Positive = 1.0
+
+
+class Postprocessing(Declared):
+    """Classes of which only the largest connected component is kept."""
+
+    keep_largest: tuple[str, ...] = ()
+
+
+class DataCard(Declared):
+    """Where the data of the domain comes from, and what one may do with it."""
+
+    dataset: str
+    licence: str
+    citation: str = ""
+    url: str = ""
+
+
+class DomainSpec(Declared):
+    """A domain as declared. Class 0 is background; label k of `labels` is class k + 1."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = Field(pattern=NAME_PATTERN)
+    description: str
+    modality: Literal["MR", "CT", "PET", "US", "other"]
+    channels: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    labels: tuple[Label, ...] = Field(min_length=1, max_length=254)
+    intensity: Intensity = Intensity()
+    geometry: Geometry = Geometry()
+    augmentation: Augmentation = Augmentation()
+    evaluation: Evaluation = Evaluation()
+    postprocessing: Postprocessing = Postprocessing()
+    data: DataCard
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        faults = []
+        if self.name in RESERVED_NAMES:
+            faults.append(f"name {self.name!r} is reserved")
+        names = [label.name for label in self.labels]
+        values = [value for label in self.labels for value in label.values]
+        if len(set(names)) < len(names):
+            faults.append("two labels have the same name")
+        if len(set(values)) < len(values):
+            faults.append("a source value belongs to two labels")
+        unknown = set(self.postprocessing.keep_largest) - set(names)
+        if unknown:
+            faults.append(f"postprocessing.keep_largest names no label: {', '.join(sorted(unknown))}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the output, background included."""
+        return len(self.labels) + 1
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the foreground classes; entry k is class k + 1."""
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self)
+
+    @classmethod
+    def load(cls, path: Path) -> DomainSpec:
+        """Read a domain.toml.
+
+        Raises:
+            MissingFile: there is no such file.
+            BrokenPlugin: it is no TOML.
+            InvalidSpec: it breaks the schema; all faults are listed at once.
+        """
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise MissingFile(f"{path} does not exist", "Write one: u2net domain new --help") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise BrokenPlugin(f"{path} cannot be read: {error}", "Correct the file's syntax.") from error
+        return cls.parse(content, str(path))
+
+    @classmethod
+    def parse(cls, content: object, where: str) -> DomainSpec:
+        """Check a parsed document; `where` names it in the error."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InvalidSpec(
+                f"{where} has {error.error_count()} faults:\n{list_faults(error)}",
+                "Correct each line named above; ARCHITECTURE.md describes every key.",
+            ) from error
+
+
+def list_faults(error: ValidationError) -> str:
+    """All faults of a document, one a line, as `key.path: what is wrong`."""
+    return "\n".join(
+        f"  {'.'.join(map(str, fault['loc'])) or '(whole)'}: {fault['msg']}"
+        for fault in error.errors()
+    )
+
+
+def digest_of(model: BaseModel) -> str:
+    """SHA-256 of a model's canonical JSON: equal content has equal digests on every machine."""
+    canonical = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,188 @@
+"""Every error that a user can meet: what is wrong, then what to do about it.
+
+One class per fault, one exit code per family (0 is success, 1 a fault in this program, 2 a wrong
+command line)::
+
+    U2NetError
+    ├── DomainError (3)      UnknownDomain · DuplicateDomain · BrokenPlugin · InvalidSpec
+    ├── DataError (4)        MissingFile · UnreadableImage · UnsupportedFormat · InvalidDataset
+    │                        GeometryMismatch · UnexpectedLabel · NonFiniteImage · WrongChannels
+    │                        EmptyLabel · EmptyImage · InvalidCases
+    ├── StorageError (5)     NotWritable · DiskFull
+    ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
+    ├── TrainingError (7)    RunBusy · NothingToResume · InvalidRecipe · Diverged · TooFewCases
+    ├── IntegrityError (8)   DigestMismatch · IncompatibleParts
+    ├── DeviceError (9)      DeviceUnavailable
+    └── Interrupted (130)
+"""
+
+from __future__ import annotations
+
+
+class U2NetError(Exception):
+    """A fault with a reason and a remedy; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    @property
+    def error_code(self) -> str:
+        """The stable name of the fault, as the JSON envelope carries it."""
+        return type(self).__name__
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}"
+
+
+class DomainError(U2NetError):
+    exit_code = 3
+
+
+class UnknownDomain(DomainError):
+    """No plugin, or no row of the catalog, has this name."""
+
+
+class DuplicateDomain(DomainError):
+    """Two plugins claim one name."""
+
+
+class BrokenPlugin(DomainError):
+    """A plugin's files cannot be read or its code cannot be imported."""
+
+
+class InvalidSpec(DomainError):
+    """A domain.toml breaks the schema; the message lists all its faults."""
+
+
+class DataError(U2NetError):
+    exit_code = 4
+
+
+class MissingFile(DataError):
+    """A path does not exist."""
+
+
+class UnreadableImage(DataError):
+    """A file exists, but is no image, or is truncated."""
+
+
+class UnsupportedFormat(DataError):
+    """The file ending is none that is read or written here."""
+
+
+class InvalidDataset(DataError):
+    """A folder is neither an MSD task folder nor an nnU-Net raw folder, or contradicts itself."""
+
+
+class GeometryMismatch(DataError):
+    """Image and label, or two channels, do not lie on the same grid."""
+
+
+class UnexpectedLabel(DataError):
+    """A label volume holds a value that the spec does not name."""
+
+
+class NonFiniteImage(DataError):
+    """An image holds NaN or infinity."""
+
+
+class WrongChannels(DataError):
+    """An image has more or fewer channels than its domain."""
+
+
+class EmptyLabel(DataError):
+    """A training label has no foreground voxel."""
+
+
+class EmptyImage(DataError):
+    """An image has no voxel, or one value everywhere."""
+
+
+class InvalidCases(DataError):
+    """Several cases of a dataset are at fault; the message names each."""
+
+
+class StorageError(U2NetError):
+    exit_code = 5
+
+
+class NotWritable(StorageError):
+    """A file or folder cannot be written."""
+
+
+class DiskFull(StorageError):
+    """The disk has no room left."""
+
+
+class CatalogError(U2NetError):
+    exit_code = 6
+
+
+class CatalogBehind(CatalogError):
+    """The database's schema is older (or newer) than this program."""
+
+
+class CatalogUnreachable(CatalogError):
+    """The database does not answer."""
+
+
+class UnknownRecord(CatalogError):
+    """No such run or version."""
+
+
+class Conflict(CatalogError):
+    """A write contradicts what the catalog already holds."""
+
+
+class TrainingError(U2NetError):
+    exit_code = 7
+
+
+class RunBusy(TrainingError):
+    """Another process works on the same run."""
+
+
+class NothingToResume(TrainingError):
+    """There is no checkpoint to continue from."""
+
+
+class InvalidRecipe(TrainingError):
+    """A recipe breaks its schema; the message lists all its faults."""
+
+
+class Diverged(TrainingError):
+    """The loss is no longer a finite number."""
+
+
+class TooFewCases(TrainingError):
+    """A split leaves nothing to train on."""
+
+
+class IntegrityError(U2NetError):
+    exit_code = 8
+
+
+class DigestMismatch(IntegrityError):
+    """Stored bytes are not those that their name promises."""
+
+
+class IncompatibleParts(IntegrityError):
+    """A backbone and a domain do not fit together."""
+
+
+class DeviceError(U2NetError):
+    exit_code = 9
+
+
+class DeviceUnavailable(DeviceError):
+    """The device asked for is not on this machine."""
+
+
+class Interrupted(U2NetError):
+    """Stopped by a signal after a checkpoint was written."""
+
+    exit_code = 130

@@ -1,0 +1,138 @@
+"""Files that are there whole or not at all, and locks that end with their process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from u2net_platform.errors import DiskFull, NotWritable, RunBusy, StorageError
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary file path beside `target`; on success it is synced and renamed to it.
+
+    The temporary name keeps the target's suffixes, since writers choose the format by them.
+
+    Raises:
+        DiskFull, NotWritable: the write failed; `target` is as it was before.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="".join(target.suffixes), dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync(temporary)
+            # mkstemp makes the file private; the target gets what the user's umask allows.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it is synced and renamed to it.
+
+    When another process has meanwhile finished the same `target`, that one stays: the name of
+    such a folder is a digest of what it holds.
+
+    Raises:
+        DiskFull, NotWritable: the write failed; `target` is as it was before.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+        try:
+            yield temporary
+            for path in temporary.iterdir():
+                _sync(path)
+            temporary.chmod(0o777 & ~_umask())
+            try:
+                temporary.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Write a whole text file atomically, as UTF-8."""
+    write_bytes(target, content.encode())
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        RunBusy: another process holds it.
+    """
+    with storage_errors(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunBusy(
+                f"{lock.parent} is in use by another process",
+                "Wait for it to end, or end it; then repeat the command.",
+            ) from error
+        yield
+
+
+@contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turn the system's errors about a write to `target` into this project's."""
+    try:
+        yield
+    except OSError as error:
+        raise _storage_error(target, error) from error
+
+
+def _storage_error(target: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"No room is left on the disk for {target}", "Free some space, then repeat.")
+    return NotWritable(
+        f"{target} cannot be written: {error.strerror or error}",
+        "Choose another place, or change its permissions.",
+    )
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

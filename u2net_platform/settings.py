@@ -1,0 +1,50 @@
+"""What belongs to the machine and not to a run: where things lie. Read from `U2NET_*`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The machine's settings; each field is the environment variable `U2NET_<FIELD>`.
+
+    Everything that the platform keeps lies below `home` unless another field says otherwise.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="U2NET_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".u2net")
+    plugins: Path | None = None
+    catalog_url: str | None = None
+    tracking_uri: str | None = None
+
+    @property
+    def plugins_dir(self) -> Path:
+        """The user's own plugins."""
+        return self.plugins or self.home / "plugins"
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the catalog."""
+        return self.catalog_url or f"sqlite:///{self.home.resolve() / 'catalog.db'}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Tracking URI of MLflow."""
+        return self.tracking_uri or f"sqlite:///{self.home.resolve() / 'mlflow.db'}"
+
+    @property
+    def prepared_dir(self) -> Path:
+        return self.home / "prepared"
+
+    @property
+    def weights_dir(self) -> Path:
+        return self.home / "weights"
+
+    @property
+    def runs_dir(self) -> Path:
+        return self.home / "runs"
+
