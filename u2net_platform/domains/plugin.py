@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import BrokenPlugin
@@ -16,37 +17,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    SpacingZYX = tuple[float, float, float]
+    CleanImage = Callable[[NDArray[np.float32], SpacingZYX], NDArray[np.float32]]
+    Postprocess = Callable[[NDArray[np.uint8], SpacingZYX], NDArray[np.uint8]]
+
 SPEC_FILE = "domain.toml"
 HOOKS_FILE = "plugin.py"
 
 
-class Hooks(Protocol):
-    """The functions that a `plugin.py` may define, each in place of the platform's own.
+@dataclass(frozen=True)
+class DomainPlugin:
+    """A domain's spec, and the steps that its `plugin.py` puts in place of the platform's own.
 
     clean_image: raw intensities (c z y x, float32) and spacing in mm to raw intensities of the
         same shape, before anything else happens to them.
     postprocess: predicted classes (z y x, uint8) and spacing in mm to classes of the same shape.
     """
 
-    def clean_image(
-        self, image: NDArray[np.float32], spacing_zyx_mm: tuple[float, float, float]
-    ) -> NDArray[np.float32]: ...
-
-    def postprocess(
-        self, labels: NDArray[np.uint8], spacing_zyx_mm: tuple[float, float, float]
-    ) -> NDArray[np.uint8]: ...
-
-
-HOOK_NAMES = ("clean_image", "postprocess")
-
-
-@dataclass(frozen=True)
-class DomainPlugin:
-    """A domain's spec and hooks. `digest` changes when either does."""
-
     spec: DomainSpec
     directory: Path
-    hooks: dict[str, object] = field(default_factory=dict)
+    clean_image: CleanImage | None = None
+    postprocess: Postprocess | None = None
     code_digest: str = ""
 
     @property
@@ -70,8 +61,20 @@ class DomainPlugin:
         if not code.exists():
             return cls(spec, directory)
         module = _import(code, spec.name)
-        hooks = {name: getattr(module, name) for name in HOOK_NAMES if hasattr(module, name)}
-        return cls(spec, directory, hooks, hashlib.sha256(code.read_bytes()).hexdigest())
+        return cls(
+            spec,
+            directory,
+            clean_image=_hook(module, "clean_image"),
+            postprocess=_hook(module, "postprocess"),
+            code_digest=hashlib.sha256(code.read_bytes()).hexdigest(),
+        )
+
+
+def _hook(module: ModuleType, name: str) -> Any:
+    hook = getattr(module, name, None)
+    if hook is None or callable(hook):
+        return hook
+    raise BrokenPlugin(f"{name} in {module.__file__} is no function", "Make it one, or remove it.")
 
 
 def _import(code: Path, name: str) -> ModuleType:
@@ -81,7 +84,7 @@ def _import(code: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # a plugin's own code may raise anything
+    except (Exception, SystemExit) as error:  # a plugin's own code may raise anything
         raise BrokenPlugin(
             f"{code} fails on import: {type(error).__name__}: {error}", "Correct the plugin's code."
         ) from error

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from u2net_platform.errors import BrokenPlugin, InvalidSpec, MissingFile
 
-SCHEMA_VERSION = 1
 # Names become keys of a torch ModuleDict, folders and MLflow models: letters, digits, `-`, `_`,
 # and none of the names that ModuleDict takes for its own methods.
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
-RESERVED_NAMES = frozenset({"clear", "items", "keys", "pop", "update", "values", "training", "type"})
+RESERVED_NAMES = frozenset(
+    {"clear", "items", "keys", "pop", "update", "values", "training", "type"}
+)
 
 Positive = Annotated[float, Field(gt=0)]
 ZYX = tuple[Positive, Positive, Positive]
@@ -99,7 +100,7 @@ class DataCard(Declared):
 class DomainSpec(Declared):
     """A domain as declared. Class 0 is background; label k of `labels` is class k + 1."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str = Field(pattern=NAME_PATTERN)
     description: str
     modality: Literal["MR", "CT", "PET", "US", "other"]
@@ -125,7 +126,7 @@ class DomainSpec(Declared):
             faults.append("a source value belongs to two labels")
         unknown = set(self.postprocessing.keep_largest) - set(names)
         if unknown:
-            faults.append(f"postprocessing.keep_largest names no label: {', '.join(sorted(unknown))}")
+            faults.append(f"postprocessing.keep_largest names no label: {sorted(unknown)}")
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -156,9 +157,13 @@ class DomainSpec(Declared):
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise MissingFile(f"{path} does not exist", "Write one: u2net domain new --help") from error
+            raise MissingFile(
+                f"{path} does not exist", "Write one: u2net domain new --help"
+            ) from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise BrokenPlugin(f"{path} cannot be read: {error}", "Correct the file's syntax.") from error
+            raise BrokenPlugin(
+                f"{path} cannot be read: {error}", "Correct the file's syntax."
+            ) from error
         return cls.parse(content, str(path))
 
     @classmethod

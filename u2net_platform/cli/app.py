@@ -1,0 +1,18 @@
+"""The command line, put together: one file per noun, one line per command."""
+
+from __future__ import annotations
+
+import typer
+
+from u2net_platform.cli.output import Commands
+
+app = typer.Typer(
+    cls=Commands,
+    help="One small network that segments organs in the 3D images of many domains.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain text: a traceback or a help page without rich is quicker, and can be searched.
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
