@@ -1,0 +1,1 @@
+"""How good predictions are, per case and class, with failures counted."""
