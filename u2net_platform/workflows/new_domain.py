@@ -1,0 +1,114 @@
+"""Write a plugin for a data set that is already in one of the two layouts read here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from u2net_platform.data.dataset import Dataset
+from u2net_platform.domains.plugin import SPEC_FILE
+from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.errors import NotWritable
+from u2net_platform.files import atomic_directory
+
+CARD_FILE = "README.md"
+NOT_STATED = "not stated"
+
+
+def write_plugin(name: str, dataset: Dataset, target: Path) -> Path:
+    """Write the plugin folder `target/name` (domain.toml and data card) and return it.
+
+    Every label is a class of its own; merge some by editing `values`.
+
+    Raises:
+        InvalidSpec: the name, or a label of the data set, is none that a domain may have.
+        NotWritable: the folder is there already, or cannot be made.
+    """
+    directory = target / name
+    if directory.exists():
+        raise NotWritable(
+            f"{directory} exists already", "Choose another name, or remove that folder first."
+        )
+    spec = _spec_of(name, dataset)
+    with atomic_directory(directory) as temporary:
+        (temporary / SPEC_FILE).write_text(to_toml(spec), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(_data_card(spec, dataset), encoding="utf-8")
+    return directory
+
+
+def to_toml(spec: DomainSpec) -> str:
+    """The text of a domain.toml that `DomainSpec.load` reads back as the same spec."""
+    content = spec.model_dump(mode="json")
+    tables = {key: content.pop(key) for key, value in [*content.items()] if isinstance(value, dict)}
+    labels = content.pop("labels")
+    blocks = [_lines(content)]
+    blocks += [f"[[labels]]\n{_lines(label)}" for label in labels]
+    blocks += [f"[{key}]\n{_lines(table)}" for key, table in tables.items()]
+    return "\n".join(blocks)
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_scalar(value)}\n" for key, value in table.items())
+
+
+def _scalar(value: Any) -> str:
+    # JSON's scalars and lists are TOML's, but for surrogate pairs and a bare DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _spec_of(name: str, dataset: Dataset) -> DomainSpec:
+    content: dict[str, Any] = {
+        "name": name,
+        "description": dataset.description or dataset.name,
+        "modality": dataset.modality,
+        "channels": dataset.channels,
+        "labels": [
+            {"name": label, "values": [value]} for value, label in sorted(dataset.labels.items())
+        ],
+        # Hounsfield units mean the same in every volume; other modalities' numbers do not.
+        "intensity": {"statistics": "dataset" if dataset.modality == "CT" else "image"},
+        "data": {
+            "dataset": dataset.name,
+            "licence": dataset.licence or NOT_STATED,
+            "citation": dataset.reference,
+        },
+    }
+    if _tells_sides_apart(dataset):
+        # A mirrored left kidney would be taught as a left kidney, but looks like a right one.
+        content["augmentation"] = {"mirror_axes": []}
+    return DomainSpec.parse(content, f"the plugin {name!r} for {dataset.directory}")
+
+
+def _tells_sides_apart(dataset: Dataset) -> bool:
+    names = {label.lower() for label in dataset.labels.values()}
+    return any("left" in name and name.replace("left", "right") in names for name in names)
+
+
+def _data_card(spec: DomainSpec, dataset: Dataset) -> str:
+    labels = "".join(
+        f"| {', '.join(map(str, label.values))} | {label.name} |\n" for label in spec.labels
+    )
+    return f"""# {spec.name}: {spec.description}
+
+| | |
+|---|---|
+| data set | {spec.data.dataset} |
+| modality | {spec.modality} |
+| channels | {", ".join(spec.channels)} |
+| cases | {len(dataset.training)} with labels, {len(dataset.test)} without |
+| licence | {spec.data.licence} |
+| citation | {spec.data.citation or NOT_STATED} |
+
+| value in the label files | class |
+|---|---|
+{labels}
+## Using it
+
+    u2net domain add {spec.name} --data DIR
+    u2net domain check {spec.name}
+
+DIR is the folder with `dataset.json`. This card and `domain.toml` were written from that file:
+read both before you pass results on, and add what is known of the data and their quirks.
+"""
