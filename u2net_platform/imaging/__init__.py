@@ -1,0 +1,1 @@
+"""Volumes in physical space: reading, writing, orientation, cropping and resampling."""
