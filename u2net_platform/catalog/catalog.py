@@ -1,0 +1,84 @@
+"""The catalog as one object: open it, then ask `domains`, `runs` and `versions`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from u2net_platform.catalog import migrations
+from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.domains import Domains
+from u2net_platform.catalog.runs import Runs
+from u2net_platform.catalog.tables import HEAD_REVISION
+from u2net_platform.catalog.versions import Versions
+
+
+@dataclass(frozen=True)
+class Revision:
+    """Where the database's schema stands (None: no catalog yet), and where the program's does."""
+
+    current: str | None
+    head: str = HEAD_REVISION
+
+
+class Catalog:
+    """An open catalog; several processes may hold the same one."""
+
+    def __init__(self, database: Database) -> None:
+        self.domains = Domains(database)
+        self.runs = Runs(database)
+        self.versions = Versions(database)
+
+    @classmethod
+    def open(cls, url: str) -> Catalog:
+        """Open a catalog; an SQLite database that is new or empty is made ready first.
+
+        Raises:
+            CatalogBehind: the database is older or newer than this program.
+            CatalogUnreachable, NotWritable, DiskFull: with the password of `url` hidden.
+        """
+        database = Database(url)
+        revision, empty = _state(database)
+        if empty and database.file:
+            revision = cls.upgrade(url).current
+        migrations.require_head(revision, database.shown_url)
+        return cls(database)
+
+    @staticmethod
+    def upgrade(url: str) -> Revision:
+        """Bring a database to the program's revision, creating its tables where there are none.
+
+        Whoever else upgrades it at the same time waits, and then finds nothing to do.
+
+        Raises:
+            CatalogBehind: the database is newer than this program.
+            CatalogUnreachable, NotWritable, DiskFull
+        """
+        database = Database(url)
+        with database.connection() as connection:
+            current = migrations.current_revision(connection)
+            migrations.refuse_newer(current, database.shown_url)
+            if current != HEAD_REVISION:
+                migrations.migrate(connection)
+            return Revision(migrations.current_revision(connection))
+
+    @staticmethod
+    def revision(url: str) -> Revision:
+        """Tell the revisions of database and program, and change neither.
+
+        Raises:
+            CatalogUnreachable, NotWritable
+        """
+        database = Database(url)
+        if database.file and not database.file.exists():
+            return Revision(None)
+        return Revision(_state(database)[0])
+
+
+def _state(database: Database) -> tuple[str | None, bool]:
+    def query(session: Session) -> tuple[str | None, bool]:
+        connection = session.connection()
+        return migrations.current_revision(connection), migrations.is_empty(connection)
+
+    return database.read(query)

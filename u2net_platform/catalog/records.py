@@ -1,0 +1,99 @@
+"""What the catalog hands out and takes in: immutable values, free of any session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Status = Literal["running", "completed", "interrupted", "failed"]
+
+
+def _as_stored(content: object) -> object:
+    return json.loads(json.dumps(content, allow_nan=False))
+
+
+# A tuple becomes a list at once, so that a record is equal to itself read back.
+Json = Annotated[dict[str, Any], BeforeValidator(_as_stored)]
+
+
+def digest_of_json(content: dict[str, Any]) -> str:
+    """SHA-256 of canonical JSON: for a spec's JSON the same as `DomainSpec.digest`."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DomainRecord(Record):
+    """A domain in use: its spec as it was when last added, and where its data lies."""
+
+    name: str
+    spec: Json
+    spec_digest: str
+    plugin_digest: str
+    source: str
+    data_dir: str | None
+    created_at: datetime
+
+
+class RunRecord(Record):
+    """A training run. `domains` are in round-robin order, `fingerprints` are by domain.
+
+    `base_version` is the version that it started from, as `heart:3`.
+    """
+
+    id: str
+    kind: Literal["train", "adapt"]
+    mode: str
+    domains: tuple[str, ...] = Field(min_length=1)
+    recipe: Json
+    seed: int
+    fold: int
+    device: str
+    directory: str
+    fingerprints: dict[str, Json] = Field(default_factory=dict)
+    base_version: str | None = None
+    mlflow_run_id: str | None = None
+    status: Status = "running"
+    step: int = 0
+    started_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    ended_at: datetime | None = None
+
+
+class NewVersion(Record):
+    """All that a version is made of; the catalog adds its number.
+
+    `architecture` describes the domain's own part, `backbone_architecture` the shared one.
+    """
+
+    domain: str
+    backbone_digest: str
+    backbone_architecture: Json
+    domain_digest: str
+    spec: Json
+    plugin_digest: str
+    plan: Json
+    run_id: str
+    architecture: Json
+    metrics: Json = Field(default_factory=dict)
+
+
+class VersionRecord(NewVersion):
+    """A published version."""
+
+    id: int
+    number: int
+    spec_digest: str
+    plan_digest: str
+    created_at: datetime
+
+    @property
+    def reference(self) -> str:
+        """The version's name, as `heart:3`."""
+        return f"{self.domain}:{self.number}"

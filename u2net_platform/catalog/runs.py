@@ -1,0 +1,100 @@
+"""Runs: who was trained together, how, on what data, and how it ended."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.domains import find_domain
+from u2net_platform.catalog.records import RunRecord, Status
+from u2net_platform.catalog.tables import RunBaseRow, RunDomainRow, RunRow, now
+from u2net_platform.catalog.versions import find_version
+from u2net_platform.errors import Conflict, UnknownRecord
+
+SAME_IN_ROW = RunRecord.model_fields.keys() - {"domains", "fingerprints", "base_version"}
+
+
+class Runs:
+    """Queries about runs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(self, run: RunRecord) -> RunRecord:
+        """Store a new run.
+
+        Raises:
+            Conflict: there is a run of this id.
+            UnknownDomain, UnknownRecord: a domain or the base version is not in the catalog.
+        """
+
+        def work(session: Session) -> RunRecord:
+            if session.get(RunRow, run.id) is not None:
+                raise Conflict(f"Run {run.id} exists already", "Resume it, or name another.")
+            row = _row(session, run)
+            session.add(row)
+            session.flush()
+            return _record(row)
+
+        return self._database.write(work)
+
+    def update(self, run_id: str, status: Status, step: int) -> RunRecord:
+        """Note how far a run is. One that no longer runs has ended now; a resumed one has not.
+
+        Raises:
+            UnknownRecord
+        """
+
+        def work(session: Session) -> RunRecord:
+            row = _find(session, run_id)
+            row.status, row.step = status, step
+            row.ended_at = None if status == "running" else now()
+            return _record(row)
+
+        return self._database.write(work)
+
+    def get(self, run_id: str) -> RunRecord:
+        """Raises UnknownRecord."""
+        return self._database.read(lambda session: _record(_find(session, run_id)))
+
+    def list(self) -> list[RunRecord]:
+        """All runs, the latest first."""
+        rows = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id)
+        return self._database.read(lambda session: [_record(row) for row in session.scalars(rows)])
+
+
+def _find(session: Session, run_id: str) -> RunRow:
+    row = session.get(RunRow, run_id)
+    if row is None:
+        raise UnknownRecord(f"Run {run_id} is not in the catalog", "See: u2net train --help")
+    return row
+
+
+def _row(session: Session, run: RunRecord) -> RunRow:
+    columns = run.model_dump(include=set(SAME_IN_ROW))
+    for name in ("started_at", "ended_at"):
+        columns[name] = columns[name] and columns[name].isoformat(timespec="microseconds")
+    row = RunRow(**columns)
+    row.members = [
+        RunDomainRow(
+            domain=find_domain(session, name).name,
+            position=position,
+            fingerprint=run.fingerprints.get(name),
+        )
+        for position, name in enumerate(run.domains)
+    ]
+    if run.base_version is not None:
+        domain, _, number = run.base_version.partition(":")
+        row.base = RunBaseRow(version=find_version(session, domain, int(number)))
+    return row
+
+
+def _record(row: RunRow) -> RunRecord:
+    base = f"{row.base.version.domain}:{row.base.version.number}" if row.base else None
+    return RunRecord(
+        **{name: getattr(row, name) for name in SAME_IN_ROW},
+        domains=tuple(member.domain for member in row.members),
+        fingerprints={m.domain: m.fingerprint for m in row.members if m.fingerprint is not None},
+        base_version=base,
+    )

@@ -1,0 +1,148 @@
+"""The catalog's tables. Their names carry a prefix: MLflow may live in the same database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+# Revisions are numbered, so that older and newer are told apart without importing Alembic.
+HEAD_REVISION = "0001"
+VERSION_TABLE = "u2net_alembic_version"
+
+DIGEST = String(64)
+NAME = String(63)
+TIME = String(32)
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, of fixed width: text that sorts by time on every database."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON}
+
+
+class SpecRow(Base):
+    """A spec, once for all domains and versions that have it."""
+
+    __tablename__ = "u2net_specs"
+
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    content: Mapped[dict[str, Any]]
+
+
+class PlanRow(Base):
+    """A plan, once for all versions that have it."""
+
+    __tablename__ = "u2net_plans"
+
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    content: Mapped[dict[str, Any]]
+
+
+class DomainRow(Base):
+    __tablename__ = "u2net_domains"
+
+    name: Mapped[str] = mapped_column(NAME, primary_key=True)
+    spec_digest: Mapped[str] = mapped_column(ForeignKey(SpecRow.digest))
+    plugin_digest: Mapped[str] = mapped_column(DIGEST)
+    source: Mapped[str]
+    data_dir: Mapped[str | None]
+    created_at: Mapped[str] = mapped_column(TIME, default=now)
+
+    spec: Mapped[SpecRow] = relationship(lazy="joined")
+
+
+class RunRow(Base):
+    __tablename__ = "u2net_runs"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    mode: Mapped[str] = mapped_column(String(32))
+    recipe: Mapped[dict[str, Any]]
+    seed: Mapped[int]
+    fold: Mapped[int]
+    device: Mapped[str] = mapped_column(String(64))
+    directory: Mapped[str]
+    mlflow_run_id: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    step: Mapped[int]
+    started_at: Mapped[str] = mapped_column(TIME, index=True)
+    ended_at: Mapped[str | None] = mapped_column(TIME)
+
+    members: Mapped[list[RunDomainRow]] = relationship(
+        lazy="selectin", order_by="RunDomainRow.position"
+    )
+    base: Mapped[RunBaseRow | None] = relationship(lazy="joined")
+
+
+class RunDomainRow(Base):
+    """A domain that a run trained, in its place of the round-robin, and the data it was given."""
+
+    __tablename__ = "u2net_run_domains"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), primary_key=True)
+    domain: Mapped[str] = mapped_column(ForeignKey(DomainRow.name), primary_key=True, index=True)
+    position: Mapped[int]
+    fingerprint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class BackboneRow(Base):
+    """Shared weights by the digest of their file."""
+
+    __tablename__ = "u2net_backbones"
+
+    digest: Mapped[str] = mapped_column(DIGEST, primary_key=True)
+    architecture: Mapped[dict[str, Any]]
+    run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), index=True)
+    created_at: Mapped[str] = mapped_column(TIME, default=now)
+
+
+class VersionRow(Base):
+    """A domain's weights on a backbone: written once, only its metrics grow."""
+
+    __tablename__ = "u2net_versions"
+    __table_args__ = (
+        UniqueConstraint("domain", "number"),
+        Index(None, "domain", "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    domain: Mapped[str] = mapped_column(ForeignKey(DomainRow.name))
+    number: Mapped[int]
+    backbone_digest: Mapped[str] = mapped_column(ForeignKey(BackboneRow.digest), index=True)
+    domain_digest: Mapped[str] = mapped_column(DIGEST, index=True)
+    spec_digest: Mapped[str] = mapped_column(ForeignKey(SpecRow.digest), index=True)
+    plugin_digest: Mapped[str] = mapped_column(DIGEST)
+    plan_digest: Mapped[str] = mapped_column(ForeignKey(PlanRow.digest), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), index=True)
+    architecture: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[str] = mapped_column(TIME, default=now, index=True)
+
+    spec: Mapped[SpecRow] = relationship(lazy="joined")
+    plan: Mapped[PlanRow] = relationship(lazy="joined")
+    backbone: Mapped[BackboneRow] = relationship(lazy="joined")
+
+
+class RunBaseRow(Base):
+    """The version a run started from: a table apart, since runs and versions name each other."""
+
+    __tablename__ = "u2net_run_bases"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey(VersionRow.id), index=True)
+
+    version: Mapped[VersionRow] = relationship(lazy="joined")

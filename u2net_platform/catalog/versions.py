@@ -1,0 +1,146 @@
+"""Versions: which backbone, domain weights, spec and plan belong together, and its metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from u2net_platform.catalog.contents import stored
+from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.domains import find_domain
+from u2net_platform.catalog.records import NewVersion, VersionRecord
+from u2net_platform.catalog.tables import BackboneRow, PlanRow, RunRow, SpecRow, VersionRow
+from u2net_platform.errors import UnknownRecord
+
+
+class Versions:
+    """Queries about versions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def publish(self, new: NewVersion) -> VersionRecord:
+        """Store a version under the next number of its domain, whoever else publishes meanwhile.
+
+        The weights must be in the store already: a row never names a file that is not there.
+
+        Raises:
+            UnknownDomain, UnknownRecord: the domain or the run is not in the catalog.
+        """
+        return self._database.write(lambda session: _record(_publish(session, new)))
+
+    def get(self, domain: str, number: int | None = None) -> VersionRecord:
+        """One version of a domain; the latest, if no number is given.
+
+        Raises:
+            UnknownDomain, UnknownRecord
+        """
+        return self._database.read(lambda session: _record(find_version(session, domain, number)))
+
+    def by_backbone(self, digest: str) -> list[VersionRecord]:
+        """All versions that share a backbone, by domain and number."""
+        rows = select(VersionRow).where(VersionRow.backbone_digest == digest)
+        return self._database.read(lambda session: _records(session, rows))
+
+    def add_metrics(self, domain: str, number: int, metrics: dict[str, Any]) -> VersionRecord:
+        """Add metrics to a version; one of the same name is replaced.
+
+        Raises:
+            UnknownDomain, UnknownRecord
+        """
+
+        def work(session: Session) -> VersionRecord:
+            find_domain(session, domain, hold=True)
+            row = find_version(session, domain, number)
+            row.metrics = {**row.metrics, **metrics}
+            return _record(row)
+
+        return self._database.write(work)
+
+    def list(self, domain: str | None = None) -> list[VersionRecord]:
+        """Versions by domain and number.
+
+        Raises:
+            UnknownDomain
+        """
+
+        def query(session: Session) -> list[VersionRecord]:
+            if domain is None:
+                return _records(session, select(VersionRow))
+            find_domain(session, domain)
+            return _records(session, select(VersionRow).where(VersionRow.domain == domain))
+
+        return self._database.read(query)
+
+
+def find_version(session: Session, domain: str, number: int | None) -> VersionRow:
+    """Raises UnknownDomain, UnknownRecord."""
+    find_domain(session, domain)
+    rows = select(VersionRow).where(VersionRow.domain == domain)
+    if number is not None:
+        rows = rows.where(VersionRow.number == number)
+    row = session.scalars(rows.order_by(VersionRow.number.desc()).limit(1)).first()
+    if row is None:
+        which = "no version" if number is None else f"no version {number}"
+        raise UnknownRecord(f"Domain {domain} has {which}", "See: u2net model list")
+    return row
+
+
+def _publish(session: Session, new: NewVersion) -> VersionRow:
+    # The domain's row is held first, so that numbers are given out one at a time.
+    find_domain(session, new.domain, hold=True)
+    if session.get(RunRow, new.run_id) is None:
+        raise UnknownRecord(
+            f"Run {new.run_id} is not in the catalog", "Publish from its own catalog."
+        )
+    latest = session.scalar(
+        select(func.max(VersionRow.number)).where(VersionRow.domain == new.domain)
+    )
+    row = VersionRow(
+        domain=new.domain,
+        number=(latest or 0) + 1,
+        backbone=_backbone(session, new),
+        domain_digest=new.domain_digest,
+        spec=stored(session, SpecRow, new.spec),
+        plugin_digest=new.plugin_digest,
+        plan=stored(session, PlanRow, new.plan),
+        run_id=new.run_id,
+        architecture=new.architecture,
+        metrics=new.metrics,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _backbone(session: Session, new: NewVersion) -> BackboneRow:
+    return session.get(BackboneRow, new.backbone_digest) or BackboneRow(
+        digest=new.backbone_digest, architecture=new.backbone_architecture, run_id=new.run_id
+    )
+
+
+def _records(session: Session, rows: Select[VersionRow]) -> list[VersionRecord]:
+    ordered = rows.order_by(VersionRow.domain, VersionRow.number)
+    return [_record(row) for row in session.scalars(ordered)]
+
+
+def _record(row: VersionRow) -> VersionRecord:
+    return VersionRecord(
+        id=row.id,
+        domain=row.domain,
+        number=row.number,
+        backbone_digest=row.backbone_digest,
+        backbone_architecture=row.backbone.architecture,
+        domain_digest=row.domain_digest,
+        spec=row.spec.content,
+        spec_digest=row.spec_digest,
+        plugin_digest=row.plugin_digest,
+        plan=row.plan.content,
+        plan_digest=row.plan_digest,
+        run_id=row.run_id,
+        architecture=row.architecture,
+        metrics=row.metrics,
+        created_at=row.created_at,  # type: ignore[arg-type]  # pydantic reads the ISO text
+    )

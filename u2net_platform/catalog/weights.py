@@ -1,0 +1,67 @@
+"""Weights by content: a file's name is the digest of its bytes, so equal weights share a file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from u2net_platform.errors import DigestMismatch, MissingFile
+from u2net_platform.files import digest_of_file, write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class WeightStore:
+    """A folder of `<sha256>.safetensors`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, digest: str) -> Path:
+        return self.root / f"{digest}.safetensors"
+
+    def put(self, tensors: dict[str, Tensor]) -> str:
+        """Store named tensors and return their digest; the same tensors are stored once.
+
+        Raises:
+            NotWritable, DiskFull: nothing was stored.
+        """
+        from safetensors.torch import save
+
+        # A copy each: safetensors refuses tensors that share memory or are not contiguous.
+        plain = {
+            name: tensors[name].detach().to("cpu", copy=True).contiguous()
+            for name in sorted(tensors)
+        }
+        content = save(plain)
+        digest = hashlib.sha256(content).hexdigest()
+        path = self.path(digest)
+        if not path.exists() or digest_of_file(path) != digest:
+            write_bytes(path, content)
+        return digest
+
+    def get(self, digest: str) -> dict[str, Tensor]:
+        """Read tensors, on the CPU.
+
+        Raises:
+            MissingFile: the store has none of this digest.
+            DigestMismatch: the file was altered or is damaged.
+        """
+        from safetensors.torch import load
+
+        path = self.path(digest)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise MissingFile(
+                f"Weights {path} do not exist", "Restore the file from a backup, or train again."
+            ) from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != digest:
+            raise DigestMismatch(
+                f"{path} is damaged: its SHA-256 is {found}, not {digest}",
+                "Restore the file from a backup, or train again.",
+            )
+        return load(content)
