@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from u2net_platform.cli import catalog, domain, info
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -11,8 +12,12 @@ app = typer.Typer(
     help="One small network that segments organs in the 3D images of many domains.",
     no_args_is_help=True,
     add_completion=False,
-    # Plain text: a traceback or a help page without rich is quicker, and can be searched.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(domain.app, name="domain")
+app.add_typer(catalog.app, name="catalog")
+app.command()(info.info)
+app.command()(info.doctor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -45,8 +45,13 @@ def discover(settings: Settings, extra: Path | None = None) -> list[Found]:
     Raises:
         MissingFile: `extra` is neither.
     """
+    return discover_among(settings, [] if extra is None else [extra])
+
+
+def discover_among(settings: Settings, extras: Sequence[Path]) -> list[Found]:
+    """As `discover`, with any number of further places."""
     found: dict[Path, Found] = {}
-    for candidate in _candidates(settings, extra):
+    for candidate in _candidates(settings, extras):
         # A folder that is reached twice, by --path and as a bundled one, is one plugin.
         found.setdefault(candidate.directory.resolve(), candidate)
     return sorted(_mark_duplicates(list(found.values())), key=lambda one: (one.name, one.source))
@@ -79,8 +84,8 @@ def load_plugin(name: str, settings: Settings, extra: Path | None = None) -> Dom
     return plugin
 
 
-def _candidates(settings: Settings, extra: Path | None) -> Iterator[Found]:
-    if extra is not None:
+def _candidates(settings: Settings, extras: Sequence[Path]) -> Iterator[Found]:
+    for extra in extras:
         given = [extra] if (extra / SPEC_FILE).is_file() else _plugin_folders(extra)
         if not given:
             raise MissingFile(

@@ -1,0 +1,240 @@
+"""`u2net domain`: which organs this machine can be taught, and whether their data are sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from u2net_platform.cli.output import Json, emit, progress, talk
+from u2net_platform.errors import DuplicateDomain, InvalidCases
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.settings import Settings
+
+app = typer.Typer(help="Domains: list, add, write, check and remove them.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="The domain's name, as `domain list` shows it.")]
+PluginPath = Annotated[
+    Path | None,
+    typer.Option("--path", help="A plugin's folder, or a folder of them, to look at besides."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data", help="Its data: an MSD task folder or an nnU-Net raw folder."),
+]
+
+
+@app.command("list")
+def list_domains(_json: Json = False) -> None:
+    """List all domains: those added, those that can be added, and broken ones with the reason.
+
+    \b
+    Examples:
+      u2net domain list
+      u2net domain list --json
+    """
+    from u2net_platform.workflows.add_domain import overview
+
+    settings, catalog = _open()
+    emit({"domains": overview(settings, catalog)}, _render_list)
+
+
+@app.command()
+def show(name: Name, path: PluginPath = None, _json: Json = False) -> None:
+    """Show what a domain declares, and where its plugin and its data lie.
+
+    \b
+    Examples:
+      u2net domain show heart
+      u2net domain show kidney --path my-plugins --json
+    """
+    from u2net_platform.domains.discovery import find_plugin
+    from u2net_platform.workflows.add_domain import find_added
+
+    settings, catalog = _open()
+    found = find_plugin(name, settings, path) if path else find_added(name, settings, catalog)
+    record = next((one for one in catalog.domains.list() if one.name == name), None)
+    assert found.plugin is not None  # both raise otherwise
+    emit(
+        {
+            "name": name,
+            "spec": found.plugin.spec,
+            "digest": found.plugin.digest,
+            "source": found.source,
+            "directory": found.directory,
+            "hooks": [
+                hook for hook in ("clean_image", "postprocess") if getattr(found.plugin, hook)
+            ],
+            "added": record is not None,
+            "data_dir": record.data_dir if record else None,
+        },
+        _render_show,
+    )
+
+
+@app.command()
+def add(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json = False) -> None:
+    """Take a domain into the catalog, and remember where its data lies. Nothing is copied.
+
+    Adding it again is harmless, and takes over a spec that has changed meanwhile.
+
+    \b
+    Examples:
+      u2net domain add heart --data Task02_Heart
+      u2net domain add kidney --path my-plugins/kidney --data Dataset220_KiTS
+    """
+    from u2net_platform.domains.discovery import find_plugin
+    from u2net_platform.workflows.add_domain import add_domain, find_added
+
+    settings, catalog = _open()
+    found = find_plugin(name, settings, path) if path else find_added(name, settings, catalog)
+    emit(add_domain(found, catalog, data), _render_added)
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits, `-` and `_`.")],
+    from_dataset: Annotated[
+        Path, typer.Option("--from-dataset", help="An MSD task folder or an nnU-Net raw folder.")
+    ],
+    path: Annotated[
+        Path | None, typer.Option("--path", help="Where to write; by default your own plugins.")
+    ] = None,
+    _json: Json = False,
+) -> None:
+    """Write a plugin for a data set: a domain.toml to read through, and a data card.
+
+    \b
+    Examples:
+      u2net domain new kidney --from-dataset Dataset220_KiTS
+      u2net domain new kidney --from-dataset Dataset220_KiTS --path my-plugins
+    """
+    from u2net_platform.data.dataset import open_dataset
+    from u2net_platform.domains.discovery import discover
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.new_domain import write_plugin
+
+    settings = Settings()
+    for found in discover(settings):
+        if found.name == name:
+            raise DuplicateDomain(
+                f"there is a domain {name!r} already, in {found.directory}", "Choose another name."
+            )
+    directory = write_plugin(name, open_dataset(from_dataset), path or settings.plugins_dir)
+    emit({"name": name, "directory": directory.resolve()}, lambda data: str(data["directory"]))
+    elsewhere = f" --path {directory}" if path else ""
+    talk(f"Read it through, then: u2net domain add {name}{elsewhere} --data {from_dataset}")
+
+
+@app.command()
+def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json = False) -> None:
+    """Read every case of a domain's data and name each that cannot be used, with the reason.
+
+    Ends with exit code 4 if there is any.
+
+    \b
+    Examples:
+      u2net domain check heart
+      u2net domain check heart --data Task02_Heart --json
+    """
+    from u2net_platform.data.dataset import open_dataset
+    from u2net_platform.data.integrity import check_dataset
+    from u2net_platform.domains.discovery import load_plugin
+    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+
+    settings, catalog = _open()
+    plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
+    dataset = open_dataset(data_dir_of(name, catalog, data))
+    total = len(dataset.training) + len(dataset.test)
+    with progress(f"Checking {name}", total) as on_case:
+        faults = check_dataset(plugin, dataset, on_case)
+    findings = [
+        {
+            "case": fault.case_id,
+            "error_code": fault.error.error_code,
+            "message": fault.error.message,
+            "hint": fault.error.hint,
+        }
+        for fault in faults
+    ]
+    result = {"name": name, "directory": dataset.directory, "cases": total, "faults": findings}
+    failure = InvalidCases(
+        f"{len(faults)} of {total} cases of {name} cannot be used",
+        "Correct them as named above, or take them out of the data set.",
+    )
+    emit(result, _render_check, failure if faults else None)
+
+
+@app.command()
+def remove(name: Name, _json: Json = False) -> None:
+    """Take a domain out of the catalog; its plugin and its data stay where they are.
+
+    Refused once something has been trained for it.
+
+    \b
+    Examples:
+      u2net domain remove heart
+    """
+    _, catalog = _open()
+    catalog.domains.remove(name)
+    emit({"name": name}, lambda data: f"{data['name']} removed from the catalog")
+
+
+def _open() -> tuple[Settings, Catalog]:
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.settings import Settings
+
+    settings = Settings()
+    return settings, Catalog.open(settings.database_url)
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _render_list(data: dict[str, Any]) -> Table:
+    table = _table("domain", "state", "source", "description, or what is wrong")
+    for row in data["domains"]:
+        state = "broken" if row.fault else "added" if row.added else "available"
+        place = str(row.directory) if row.source in ("path", "folder") else row.source
+        table.add_row(row.name, state, place, row.fault or row.description)
+    return table
+
+
+def _render_show(data: dict[str, Any]) -> str:
+    from u2net_platform.workflows.new_domain import to_toml
+
+    facts = [
+        f"# {key}: {data[key]}"
+        for key in ("directory", "source", "digest", "hooks", "added", "data_dir")
+        if data[key]
+    ]
+    return "\n".join([*facts, "", to_toml(data["spec"])])
+
+
+def _render_added(data: Any) -> str:
+    record = data.record
+    said = {
+        "added": "added",
+        "changed": "updated: its spec or its code has changed",
+        "moved": "updated: its plugin or its data lie elsewhere now",
+        "unchanged": "there already, nothing has changed",
+    }[data.change]
+    where = record.data_dir or f"not known yet; u2net domain add {record.name} --data DIR"
+    return f"{record.name} {said}\ndata: {where}"
+
+
+def _render_check(data: dict[str, Any]) -> Table | str:
+    if not data["faults"]:
+        return f"{data['cases']} cases of {data['name']}, all sound"
+    table = _table("case", "what is wrong", "remedy")
+    for fault in data["faults"]:
+        table.add_row(fault["case"], f"{fault['error_code']}: {fault['message']}", fault["hint"])
+    return table

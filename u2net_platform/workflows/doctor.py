@@ -1,0 +1,140 @@
+"""Whether this machine is fit to work: one finding a line, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import Literal
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.domains.discovery import discover
+from u2net_platform.errors import U2NetError
+from u2net_platform.settings import Settings
+
+DISTRIBUTION = "u2net-platform"
+TELEMETRY_OFF = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "FLWR_TELEMETRY_ENABLED": "0",
+}
+GIB = 2**30
+# A prepared Decathlon task takes some 10 GiB; below 1 GiB not even checkpoints have room.
+LOW_DISK_GIB, NO_DISK_GIB = 10, 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    subject: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Everything that can be found out about this machine; a check that breaks is a finding."""
+    checks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+        _python,
+        _packages,
+        _devices,
+        _disk,
+        _catalog,
+        _telemetry,
+        _plugins,
+    )
+    return [finding for check in checks for finding in _guarded(check, settings)]
+
+
+def _guarded(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> list[Finding]:
+    subject = check.__name__.lstrip("_")
+    try:
+        return list(check(settings))
+    except U2NetError as error:
+        return [Finding(subject, "fail", error.message, error.hint)]
+    except Exception as error:  # whatever is broken here is what the user wants to read about
+        reason = f"{type(error).__name__}: {error}"
+        return [Finding(subject, "fail", reason, "Install the platform anew.")]
+
+
+def _python(_: Settings) -> Iterator[Finding]:
+    fits = (3, 11) <= sys.version_info < (3, 14)
+    detail = f"{platform.python_version()}, {platform.platform()}"
+    yield Finding(
+        "python", "ok" if fits else "fail", detail, "" if fits else "Use Python 3.11-3.13."
+    )
+
+
+def _packages(_: Settings) -> Iterator[Finding]:
+    try:
+        lines = [line for line in requires(DISTRIBUTION) or [] if "extra ==" not in line]
+    except PackageNotFoundError:
+        yield Finding(
+            "packages", "fail", f"{DISTRIBUTION} is not installed", "Run pip install -e ."
+        )
+        return
+    found, missing = [], []
+    for name in sorted(re.split(r"[^\w.-]", line)[0] for line in lines):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    yield Finding("packages", "ok", ", ".join(found))
+    if missing:
+        remedy = f"Run pip install {' '.join(missing)}"
+        yield Finding("packages", "fail", f"missing: {', '.join(missing)}", remedy)
+
+
+def _devices(_: Settings) -> Iterator[Finding]:
+    import torch
+
+    names = [f"cpu ({torch.get_num_threads()} threads)"]
+    names += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    yield Finding("devices", "ok", ", ".join(names))
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    home = settings.home.resolve()
+    folder = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / GIB
+    status: Literal["ok", "warn", "fail"] = "ok"
+    if free < LOW_DISK_GIB:
+        status = "fail" if free < NO_DISK_GIB else "warn"
+    remedy = "" if status == "ok" else "Free some space, or set U2NET_HOME to a larger disk."
+    yield Finding("disk", status, f"{free:.0f} GiB free at {home}", remedy)
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", "fail", f"{folder} cannot be written", "Set U2NET_HOME elsewhere.")
+
+
+def _catalog(settings: Settings) -> Iterator[Finding]:
+    revision = Catalog.revision(settings.database_url)
+    if revision.current is None:
+        yield Finding("catalog", "ok", f"none yet; the first command makes one at {revision.head}")
+    elif revision.current == revision.head:
+        yield Finding("catalog", "ok", f"revision {revision.current}, the newest")
+    else:
+        detail = f"revision {revision.current}, the program has {revision.head}"
+        yield Finding("catalog", "fail", detail, "Run u2net catalog upgrade.")
+
+
+def _telemetry(_: Settings) -> Iterator[Finding]:
+    wrong = [name for name, value in TELEMETRY_OFF.items() if os.environ.get(name) != value]
+    if wrong:
+        yield Finding(
+            "telemetry", "fail", f"on: {', '.join(wrong)}", "Leave these variables unset."
+        )
+    else:
+        yield Finding("telemetry", "ok", "off")
+
+
+def _plugins(settings: Settings) -> Iterator[Finding]:
+    found = discover(settings)
+    working = [one.name for one in found if one.plugin]
+    yield Finding("plugins", "ok", ", ".join(working))
+    for one in found:
+        if one.fault:
+            yield Finding("plugins", "warn", f"{one.name}: {one.fault.message}", one.fault.hint)
