@@ -1,0 +1,115 @@
+"""One real MLflow store on SQLite, read back with MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from u2net_platform.errors import CatalogUnreachable, NotWritable
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """MLflow takes seconds to make its tables: once is enough."""
+    settings = Settings(home=tmp_path_factory.mktemp("mlflow"))
+    MLflowRecorder(settings, "first").finish("completed")
+    return settings
+
+
+@pytest.fixture
+def client(store: Settings) -> Iterator[MlflowClient]:
+    return MlflowClient(store.mlflow_uri)
+
+
+def test_parameters_curves_and_files_are_read_back(
+    store: Settings, client: MlflowClient, tmp_path: Path
+) -> None:
+    picture = tmp_path / "slice.png"
+    picture.write_bytes(b"\x89PNG")
+    recorder = MLflowRecorder(store, "heart and liver")
+    recorder.log_params({"seed": 7, "domains": ["heart", "liver"]})
+    recorder.log_metrics({"heart/loss": 2.5, "liver/loss": 3.0}, step=1)
+    recorder.log_metrics({"heart/loss": 1.5, "liver/loss": 2.0}, step=2)
+    recorder.log_text("a,b", "scores.csv")
+    recorder.log_artifact(picture)
+    recorder.finish("completed")
+
+    run = client.get_run(recorder.run_id)
+    assert run.info.run_name == "heart and liver"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"seed": "7", "domains": "['heart', 'liver']"}
+    curve = client.get_metric_history(recorder.run_id, "heart/loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 2.5), (2, 1.5)]
+    kept = {file.path for file in client.list_artifacts(recorder.run_id)}
+    assert kept == {"scores.csv", "slice.png"}
+
+
+def test_artifacts_lie_below_the_home(store: Settings, client: MlflowClient) -> None:
+    recorder = MLflowRecorder(store, "artifacts")
+    recorder.log_text("x", "note.txt")
+    [note] = store.home.glob(f"mlartifacts/**/{recorder.run_id}/**/note.txt")
+    assert note.read_text() == "x"
+
+
+def test_a_value_too_long_for_mlflow_goes_to_a_file(
+    store: Settings, client: MlflowClient, tmp_path: Path
+) -> None:
+    recorder = MLflowRecorder(store, "long")
+    params = {"seed": 1, "patches": list(range(3000))}
+    recorder.log_params(params)
+    assert client.get_run(recorder.run_id).data.params == {"seed": "1"}
+    path = client.download_artifacts(recorder.run_id, "recipe.json", str(tmp_path))
+    assert json.loads(Path(path).read_text()) == params
+
+
+def test_more_parameters_than_one_batch_takes_are_all_kept(
+    store: Settings, client: MlflowClient
+) -> None:
+    recorder = MLflowRecorder(store, "many")
+    recorder.log_params({f"p{index}": index for index in range(230)})
+    assert len(client.get_run(recorder.run_id).data.params) == 230
+
+
+def test_a_resumed_run_goes_on_with_its_curves(store: Settings, client: MlflowClient) -> None:
+    first = MLflowRecorder(store, "resumed")
+    first.log_params({"seed": 1})
+    first.log_metrics({"loss": 2.0}, step=1)
+    first.finish("interrupted")
+    assert client.get_run(first.run_id).info.status == "KILLED"
+
+    again = MLflowRecorder(store, "resumed", run_id=first.run_id)
+    assert client.get_run(first.run_id).info.status == "RUNNING"
+    again.log_params({"seed": 2, "device": "cpu"})
+    again.log_metrics({"loss": 1.0}, step=2)
+    assert client.get_run(first.run_id).data.params == {"seed": "1", "device": "cpu"}
+    assert [p.step for p in client.get_metric_history(first.run_id, "loss")] == [1, 2]
+
+
+def test_an_unknown_run_is_refused(store: Settings) -> None:
+    with pytest.raises(CatalogUnreachable, match="f00"):
+        MLflowRecorder(store, "x", run_id="f00")
+
+
+def test_a_store_that_is_no_database_is_refused_at_once(settings: Settings) -> None:
+    settings.home.mkdir()
+    (settings.home / "mlflow.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(CatalogUnreachable, match=r"mlflow\.db"):
+        MLflowRecorder(settings, "x")
+
+
+def test_a_home_that_is_a_file_is_named(settings: Settings) -> None:
+    settings.home.write_text("")
+    with pytest.raises(NotWritable, match=str(settings.home)):
+        MLflowRecorder(settings, "x")
+
+
+def test_mlflow_and_alembic_are_quiet(store: Settings) -> None:
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("alembic.runtime.migration").isEnabledFor(logging.INFO)

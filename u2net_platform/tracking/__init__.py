@@ -1,0 +1,1 @@
+"""Parameters, curves and artifacts of runs. The one package that knows MLflow."""
