@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Read by typer when it is imported: plain help pages are quicker, and rich's markup would show
-# in them as stray backslashes.
-os.environ.setdefault("TYPER_USE_RICH", "0")
-
 
 def main() -> None:
     """Run the command line with this process's arguments; ends the process."""
