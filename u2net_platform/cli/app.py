@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from u2net_platform.cli import catalog, domain, info
+from u2net_platform.cli import catalog, domain, info, predict
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -21,3 +21,5 @@ app.add_typer(domain.app, name="domain")
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)
+app.command()(predict.predict)
+app.command()(predict.evaluate)

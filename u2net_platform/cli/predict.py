@@ -1,0 +1,143 @@
+"""`u2net predict` and `u2net evaluate`: what a published version makes of images."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from u2net_platform.cli.output import Json, emit, progress, talk
+from u2net_platform.errors import UnsupportedFormat
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from u2net_platform.evaluation.report import Report
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+
+
+class Part(StrEnum):
+    test = "test"
+    validation = "validation"
+    training = "training"
+    all = "all"
+
+
+def predict(
+    domain: Annotated[str, typer.Option(help="A domain, or a version of it: heart, heart:3.")],
+    inputs: Annotated[Path, typer.Option("--input", "-i", help="An image, or a folder of them.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file for a file, else a folder.")
+    ],
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    _json: Json = False,
+) -> None:
+    """Label images, each on its own grid, with the label names in a JSON file beside.
+
+    In a folder, case_0000.nii.gz, case_0001.nii.gz, ... are the channels of one case.
+
+    \b
+    Examples:
+      u2net predict --domain heart -i scan.nii.gz -o atrium.nii.gz
+      u2net predict --domain heart:3 -i scans/ -o labels/ --device cuda
+    """
+    from u2net_platform.inference.device import choose_device
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.predict import failure_of, find_cases, named, predict_paths
+    from u2net_platform.workflows.versions import load_predictor
+
+    total = len(find_cases(inputs))
+    version = load_predictor(Settings(), domain, choose_device(device))
+    with progress(f"Predicting {domain}", total) as done:
+        results = predict_paths(version.predictor, inputs, output, done, overwrite)
+    cases = [
+        {"case_id": one.case_id, "output": one.output, "error": one.error and named(one.error)}
+        for one in results
+    ]
+    data = {"version": version.record.reference, "cases": cases}
+    emit(data, _written, failure_of(results))
+
+
+def evaluate(
+    version: Annotated[str, typer.Argument(help="A domain, or a version of it: heart, heart:3.")],
+    cases: Annotated[Part, typer.Option(help="Which part of the version's own split.")] = Part.test,
+    data: Annotated[
+        Path | None, typer.Option(help="The data set, if not where the catalog has it.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=".json or .csv file")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
+    device: Device = "auto",
+    _json: Json = False,
+) -> None:
+    """Score a version: Dice, HD95 and surface Dice per class, with failures counted.
+
+    Scores of all test cases are kept with the version in the catalog.
+
+    \b
+    Examples:
+      u2net evaluate heart
+      u2net evaluate heart:3 --cases validation --output scores.csv
+    """
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.files import write_text
+    from u2net_platform.inference.device import choose_device
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.evaluate import cases_of, evaluate_cases
+    from u2net_platform.workflows.predict import cases_failed
+    from u2net_platform.workflows.versions import load_predictor
+
+    settings = Settings()
+    _check_ending(output)
+    loaded = load_predictor(settings, version, choose_device(device))
+    record = loaded.record
+    catalog = Catalog.open(settings.database_url)
+    chosen = cases_of(catalog, record, cases.value, data)[:limit]
+    with progress(f"Evaluating {record.reference}", len(chosen)) as done:
+        report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
+    if cases is Part.test and data is None and limit is None:
+        metrics = {"test": report.mean().model_dump(mode="json")}
+        catalog.versions.add_metrics(record.domain, record.number, metrics)
+    if output:
+        write_text(output, _document(report, output))
+        talk(f"Wrote {output}")
+    errors = {case.case_id: case.error for case in report.cases if case.error}
+    emit(report.document(), _scores, cases_failed(errors, len(report.cases)))
+
+
+def _check_ending(output: Path | None) -> None:
+    if output and output.suffix not in (".json", ".csv"):
+        raise UnsupportedFormat(f"{output} is neither .json nor .csv", "Name it one of these.")
+
+
+def _document(report: Report, output: Path) -> str:
+    import json
+
+    if output.suffix == ".csv":
+        return report.to_csv()
+    return json.dumps(report.document(), indent=2) + "\n"
+
+
+def _written(data: dict[str, Any]) -> str:
+    return "\n".join(str(case["output"]) for case in data["cases"] if case["output"])
+
+
+def _scores(report: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    mean = report["mean"]
+    table = Table("class", "Dice", "HD95 mm", "surface Dice", "absent", title=report["version"])
+    for name, row in {**mean["classes"], "mean": mean["overall"]}.items():
+        values = [_number(row[key]) for key in ("dice", "hd95_mm", "surface_dice")]
+        table.add_row(name, *values, str(mean["absent"].get(name, "")))
+    table.caption = f"{mean['cases']} cases, {mean['failures']} failed"
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
