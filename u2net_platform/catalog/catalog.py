@@ -39,6 +39,7 @@ class Catalog:
             CatalogUnreachable, NotWritable, DiskFull: with the password of `url` hidden.
         """
         database = Database(url)
+        database.make_folder()
         revision, empty = _state(database)
         if empty and database.file:
             revision = cls.upgrade(url).current
@@ -56,6 +57,7 @@ class Catalog:
             CatalogUnreachable, NotWritable, DiskFull
         """
         database = Database(url)
+        database.make_folder()
         with database.connection() as connection:
             current = migrations.current_revision(connection)
             migrations.refuse_newer(current, database.shown_url)

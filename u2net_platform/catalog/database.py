@@ -29,15 +29,22 @@ class Database:
         self.url = _parse(url)
         self.shown_url = self.url.render_as_string(hide_password=True)
         self.engine = self._engine()
-        if self.file:
-            with storage_errors(self.file):
-                self.file.parent.mkdir(parents=True, exist_ok=True)
 
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database."""
         sqlite = self.url.get_backend_name() == "sqlite"
         return Path(self.url.database) if sqlite and self.url.database else None
+
+    def make_folder(self) -> None:
+        """Make the folder of an SQLite database, which SQLite does not do by itself.
+
+        Raises:
+            NotWritable
+        """
+        if self.file:
+            with storage_errors(self.file):
+                self.file.parent.mkdir(parents=True, exist_ok=True)
 
     def read(self, query: Callable[[Session], T]) -> T:
         """Run a query in a transaction of its own.
