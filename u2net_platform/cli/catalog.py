@@ -27,3 +27,21 @@ def upgrade(_json: Json = False) -> None:
 
     revision = Catalog.upgrade(Settings().database_url)
     emit(revision, lambda data: f"catalog at revision {data.current}")
+
+
+@app.command()
+def status(_json: Json = False) -> None:
+    """Tell the revision of the catalog's database, and the one that this program works with.
+
+    \b
+    Examples:
+      u2net catalog status --json
+    """
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.settings import Settings
+
+    revision = Catalog.revision(Settings().database_url)
+    emit(
+        revision,
+        lambda data: f"database at revision {data.current or 'none'}, program at {data.head}",
+    )
