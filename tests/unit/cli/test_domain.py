@@ -1,0 +1,92 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from u2net_platform.cli.app import app
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.settings import Settings
+
+NewPlugin = Callable[..., Path]
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["domain", *map(str, arguments)])
+
+
+def data(*arguments: str | Path) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)["data"]
+
+
+@pytest.fixture(autouse=True)
+def home(settings: Settings) -> Settings:
+    return settings
+
+
+def test_list_shows_added_available_and_broken_domains(
+    home: Settings, new_plugin: NewPlugin
+) -> None:
+    new_plugin(home.plugins_dir, "kidney", "import no_such_module_here")
+    run("add", "heart")
+    rows = {row["name"]: row for row in data("list")["domains"]}
+    assert rows["heart"]["added"]
+    assert not rows["liver"]["added"]
+    assert "no_such_module_here" in rows["kidney"]["fault"]
+    lines = {line.split()[0]: line for line in run("list").stdout.splitlines() if line.strip()}
+    assert "added" in lines["heart"]
+    assert "available" in lines["liver"]
+    assert "broken" in lines["kidney"]
+
+
+def test_show_prints_a_spec_that_reads_back(tmp_path: Path) -> None:
+    shown = data("show", "prostate")
+    assert shown["spec"]["channels"] == ["T2", "ADC"]
+    (tmp_path / "domain.toml").write_text(run("show", "prostate").stdout, encoding="utf-8")
+    assert DomainPlugin.load(tmp_path).digest == shown["digest"]
+
+
+def test_an_unknown_domain_ends_with_3_and_a_suggestion() -> None:
+    result = run("show", "hart")
+    assert result.exit_code == 3
+    assert "Did you mean heart?" in result.stderr
+
+
+def test_a_new_domain_can_be_added_as_it_is(msd_folder: Path) -> None:
+    directory = Path(data("new", "ears", "--from-dataset", msd_folder)["directory"])
+    assert (directory / "README.md").is_file()
+    added = data("add", "ears", "--data", msd_folder)
+    assert added["change"] == "added"
+    assert added["record"]["data_dir"] == str(msd_folder)
+    assert "nothing has changed" in run("add", "ears").stdout
+
+
+def test_a_new_domain_written_elsewhere_is_added_by_path(msd_folder: Path, tmp_path: Path) -> None:
+    data("new", "ears", "--from-dataset", msd_folder, "--path", tmp_path / "mine")
+    assert run("add", "ears").exit_code == 3
+    data("add", "ears", "--path", tmp_path / "mine")
+    assert data("show", "ears")["added"]
+    assert run("add", "ears").exit_code == 0  # its folder is known by now
+
+
+def test_a_name_that_is_taken_is_refused(msd_folder: Path) -> None:
+    result = run("new", "heart", "--from-dataset", msd_folder)
+    assert result.exit_code == 3
+    assert "plugins/heart" in result.stderr
+
+
+def test_remove_forgets_the_domain_and_keeps_the_plugin() -> None:
+    run("add", "heart")
+    assert data("remove", "heart") == {"name": "heart"}
+    assert not data("show", "heart")["added"]
+    assert run("remove", "heart").exit_code == 3
+
+
+def test_check_without_data_says_how_to_give_them() -> None:
+    result = run("check", "heart")
+    assert result.exit_code == 4
+    assert "--data" in result.stderr

@@ -1,0 +1,67 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click import Group
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from u2net_platform.cli.app import app
+
+CHECKOUT = Path(__file__).parents[3]
+HEAVY = ("torch", "numpy", "mlflow", "sqlalchemy", "SimpleITK", "scipy", "pydantic")
+PROBE = """
+import sys
+from u2net_platform.cli import main
+sys.argv = ["u2net", "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sys.modules, file=sys.stderr)
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+
+
+def commands(group: Group, *path: str) -> list[list[str]]:
+    found = []
+    for name, command in group.commands.items():
+        inner = [*path, name]
+        found += commands(command, *inner) if isinstance(command, Group) else [inner]
+    return found
+
+
+def test_help_answers_without_loading_what_is_heavy() -> None:
+    run = python("-c", PROBE)
+    assert run.returncode == 0, run.stderr
+    assert not set(HEAVY) & set(run.stderr.split())
+
+
+def test_help_answers_at_once() -> None:
+    def seconds(*arguments: str) -> float:
+        start = time.perf_counter()
+        assert python(*arguments).returncode == 0
+        return time.perf_counter() - start
+
+    python("-m", "u2net_platform", "--help")  # writes the byte code
+    # The best of three: the machine may be busy with something else.
+    assert min(seconds("-m", "u2net_platform", "--help") for _ in range(3)) < 0.4
+
+
+def test_the_module_runs_as_a_program() -> None:
+    run = python("-m", "u2net_platform", "--help")
+    assert "domain" in run.stdout
+
+
+@pytest.mark.parametrize("path", commands(get_command(app)), ids=" ".join)  # type: ignore[arg-type]
+def test_every_command_has_an_example_and_speaks_json(path: list[str]) -> None:
+    text = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).stdout
+    assert f"u2net {' '.join(path)}" in text
+    assert "--json" in text

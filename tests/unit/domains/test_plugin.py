@@ -1,0 +1,34 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.errors import BrokenPlugin
+
+NewPlugin = Callable[..., Path]
+NEGATE = "def clean_image(image, spacing_zyx_mm):\n    return -image\n"
+
+
+def test_hooks_are_those_that_the_code_defines(tmp_path: Path, new_plugin: NewPlugin) -> None:
+    plugin = DomainPlugin.load(new_plugin(tmp_path, "kidney", NEGATE))
+    assert plugin.clean_image is not None
+    assert plugin.clean_image(3, (1.0, 1.0, 1.0)) == -3  # type: ignore[arg-type, comparison-overlap]
+    assert plugin.postprocess is None
+
+
+def test_a_hook_that_is_no_function_is_refused(tmp_path: Path, new_plugin: NewPlugin) -> None:
+    with pytest.raises(BrokenPlugin, match="postprocess"):
+        DomainPlugin.load(new_plugin(tmp_path, "kidney", "postprocess = 3"))
+
+
+def test_the_digest_follows_spec_and_code(tmp_path: Path, new_plugin: NewPlugin) -> None:
+    directory = new_plugin(tmp_path, "kidney")
+    digests = [DomainPlugin.load(directory).digest]
+    (directory / "plugin.py").write_text(NEGATE)
+    digests.append(DomainPlugin.load(directory).digest)
+    spec = directory / "domain.toml"
+    spec.write_text(spec.read_text().replace("made-up", "real"))
+    digests.append(DomainPlugin.load(directory).digest)
+    assert len(set(digests)) == 3
+    assert DomainPlugin.load(directory).digest == digests[-1]

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.errors import BrokenPlugin, InvalidSpec, MissingFile
+
+SPEC = {
+    "name": "kidney",
+    "description": "Kidneys",
+    "modality": "CT",
+    "channels": ["CT"],
+    "labels": [{"name": "kidney", "values": [1]}, {"name": "cyst", "values": [2, 3]}],
+    "data": {"dataset": "none", "licence": "CC0-1.0"},
+}
+
+
+def fault_of(**changes: object) -> str:
+    with pytest.raises(InvalidSpec) as caught:
+        DomainSpec.parse(SPEC | changes, "domain.toml")
+    return caught.value.message
+
+
+def test_three_faults_are_reported_at_once() -> None:
+    message = fault_of(name="Left Kidney", channels=[], intensity={"clip_percentiles": [98, 2]})
+    assert "3 faults" in message
+    for place in ("name:", "channels:", "intensity:"):
+        assert place in message
+
+
+@pytest.mark.parametrize("name", ["keys", "type", "training"])
+def test_a_name_that_torch_keeps_for_itself_is_refused(name: str) -> None:
+    assert "reserved" in fault_of(name=name)
+
+
+def test_a_source_value_cannot_stand_for_two_labels() -> None:
+    labels = [{"name": "kidney", "values": [1]}, {"name": "cyst", "values": [1]}]
+    assert "belongs to two labels" in fault_of(labels=labels)
+
+
+def test_only_declared_labels_can_be_postprocessed() -> None:
+    assert "liver" in fault_of(postprocessing={"keep_largest": ["liver"]})
+
+
+def test_a_key_that_nobody_reads_is_refused() -> None:
+    assert "spacing" in fault_of(geometry={"spacing": [1, 1, 1]})
+
+
+def test_classes_count_the_background_and_merge_source_values() -> None:
+    spec = DomainSpec.parse(SPEC, "domain.toml")
+    assert (spec.classes, spec.class_names) == (3, ("kidney", "cyst"))
+
+
+def test_the_digest_follows_content_and_not_its_order() -> None:
+    spec = DomainSpec.parse(SPEC, "")
+    assert DomainSpec.parse(dict(reversed(SPEC.items())), "").digest == spec.digest
+    assert DomainSpec.parse(SPEC | {"modality": "MR"}, "").digest != spec.digest
+
+
+def test_broken_toml_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "domain.toml"
+    with pytest.raises(MissingFile, match=r"domain\.toml"):
+        DomainSpec.load(path)
+    path.write_text("name = ")
+    with pytest.raises(BrokenPlugin, match=r"domain\.toml"):
+        DomainSpec.load(path)

@@ -1,0 +1,66 @@
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.tables import VERSION_TABLE
+from u2net_platform.settings import Settings
+from u2net_platform.workflows import doctor
+from u2net_platform.workflows.doctor import Finding, examine
+
+
+def findings_on(subject: str, settings: Settings) -> list[Finding]:
+    return [finding for finding in examine(settings) if finding.subject == subject]
+
+
+def test_a_new_home_is_fit_to_work_and_gets_no_catalog_yet(settings: Settings) -> None:
+    findings = {finding.subject: finding for finding in examine(settings)}
+    assert {"python", "devices", "disk", "catalog", "telemetry", "plugins"} <= set(findings)
+    assert findings["telemetry"].status == findings["catalog"].status == "ok"
+    assert not (settings.home / "catalog.db").exists()
+
+
+def test_telemetry_that_was_turned_on_fails(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
+    (finding,) = findings_on("telemetry", settings)
+    assert finding.status == "fail"
+    assert "FLWR_TELEMETRY_ENABLED" in finding.detail
+
+
+def test_a_catalog_of_another_revision_fails_with_its_remedy(settings: Settings) -> None:
+    Catalog.open(settings.database_url)
+    with sqlite3.connect(settings.home / "catalog.db") as database:
+        database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0000'")
+    (finding,) = findings_on("catalog", settings)
+    assert finding.status == "fail"
+    assert "u2net catalog upgrade" in finding.remedy
+
+
+def test_a_broken_plugin_is_a_warning_that_names_it(
+    settings: Settings, new_plugin: Callable[..., Path]
+) -> None:
+    new_plugin(settings.plugins_dir, "kidney", "import no_such_module_here")
+    warnings = [one for one in findings_on("plugins", settings) if one.status == "warn"]
+    assert [one.detail.split(":")[0] for one in warnings] == ["kidney"]
+
+
+def test_a_full_disk_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NO_DISK_GIB", 10**9)
+    monkeypatch.setattr(doctor, "LOW_DISK_GIB", 10**9)
+    assert findings_on("disk", settings)[0].status == "fail"
+
+
+def test_a_check_that_breaks_is_a_finding(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Settings) -> list[Finding]:
+        raise ImportError("libcudart.so")
+
+    monkeypatch.setattr(doctor, "_devices", broken)
+    (finding,) = findings_on("broken", settings)
+    assert finding.status == "fail"
+    assert "libcudart.so" in finding.detail
