@@ -1,0 +1,31 @@
+"""Cutting away what holds nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from u2net_platform.imaging.volume import ImageVolume
+
+
+def cropped_to_nonzero(image: ImageVolume) -> ImageVolume:
+    """The smallest box that holds every voxel where any channel is not 0; all of it if none is.
+
+    The grid's origin moves with the box, so that the box keeps its place in the patient.
+    """
+    held = np.any(image.array != 0, axis=0)
+    if not held.any():
+        return image
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(held.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    array = np.ascontiguousarray(image.array[:, *box])
+    first = image.grid.point([side.start for side in box])
+    grid = replace(
+        image.grid,
+        shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),
+        origin_lps_mm=(float(first[0]), float(first[1]), float(first[2])),
+    )
+    return ImageVolume(array, grid)

@@ -1,0 +1,296 @@
+"""Volumes with their place in physical space, and the files that hold them.
+
+This is the one module that turns between SimpleITK's x, y, z and the z, y, x of everything else.
+"""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from u2net_platform.errors import (
+    GeometryMismatch,
+    MissingFile,
+    NotWritable,
+    UnexpectedLabel,
+    UnreadableImage,
+    UnsupportedFormat,
+)
+from u2net_platform.files import atomic_path, write_text
+
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+# Two grids are one if no corner moves by more than this part of the smallest voxel side: headers
+# round, and a scanner's table does not place a patient more exactly.
+SAME_GRID_TOLERANCE = 0.1
+# ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel centres in physical space.
+
+    `direction_lps` is row-major; its columns are the directions of the x, y and z image axes in
+    DICOM's patient space (left, posterior, superior), as SimpleITK has them.
+    """
+
+    shape_zyx: tuple[int, int, int]
+    spacing_zyx_mm: tuple[float, float, float]
+    origin_lps_mm: tuple[float, float, float]
+    direction_lps: tuple[float, ...]
+
+    @property
+    def steps(self) -> Matrix:
+        """3 x 3, mm: column k is one voxel's step along image axis x, y, z."""
+        return np.array(self.direction_lps).reshape(3, 3) * np.array(self.spacing_zyx_mm[::-1])
+
+    def point(self, index_zyx: Sequence[float]) -> Matrix:
+        """Where an index (z, y, x; may be fractional) lies, in LPS mm."""
+        return np.asarray(self.origin_lps_mm + self.steps @ np.asarray(index_zyx, float)[::-1])
+
+    def displacement_mm(self, other: Grid) -> float:
+        """How far apart the two grids' corners are at most; infinite if the shapes differ."""
+        if self.shape_zyx != other.shape_zyx:
+            return math.inf
+        corners = itertools.product(*((0, side - 1) for side in self.shape_zyx))
+        return max(float(np.linalg.norm(self.point(at) - other.point(at))) for at in corners)
+
+    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+        """Whether the voxels of both are the same places."""
+        return self.displacement_mm(other) <= tolerance_mm
+
+    def require_match(self, other: Grid, this: str, that: str) -> None:
+        """Stop unless both are one grid within `SAME_GRID_TOLERANCE` voxels.
+
+        Raises:
+            GeometryMismatch: naming `this` and `that`, and how far they are apart.
+        """
+        allowed = SAME_GRID_TOLERANCE * min(self.spacing_zyx_mm)
+        moved = self.displacement_mm(other)
+        if moved > allowed:
+            how = (
+                f"their corners lie up to {moved:.3g} mm apart ({allowed:.3g} mm is allowed)"
+                if math.isfinite(moved)
+                else f"their shapes (z, y, x) are {self.shape_zyx} and {other.shape_zyx}"
+            )
+            raise GeometryMismatch(
+                f"{this} and {that} do not lie on the same grid: {how}",
+                "Resample one onto the other, or copy the right header.",
+            )
+
+
+@dataclass(frozen=True)
+class ImageVolume:
+    """Intensities, c z y x."""
+
+    array: NDArray[np.float32]
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class LabelVolume:
+    """One class or source value per voxel, z y x."""
+
+    array: NDArray[np.uint8]
+    grid: Grid
+
+
+Volume = TypeVar("Volume", ImageVolume, LabelVolume)
+
+
+def read_image(paths: Sequence[Path]) -> ImageVolume:
+    """Read one file (3-D; 4-D with channels as the last axis; or vector voxels), or one a channel.
+
+    Raises:
+        MissingFile, UnsupportedFormat, UnreadableImage: naming the file.
+        GeometryMismatch: two channels do not share a grid.
+    """
+    parts = [_read(path) for path in paths]
+    for path, (_, grid) in zip(paths[1:], parts[1:], strict=True):
+        parts[0][1].require_match(grid, str(paths[0]), str(path))
+    arrays = [array.astype(np.float32, copy=False) for array, _ in parts]
+    return ImageVolume(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), parts[0][1])
+
+
+def read_labels(path: Path) -> LabelVolume:
+    """Read a label file with its source values, which the domain's spec merges into classes.
+
+    Raises:
+        MissingFile, UnsupportedFormat, UnreadableImage: naming the file.
+        UnexpectedLabel: a value is no whole number within 0..255.
+    """
+    array, grid = _read(path)
+    if array.shape[0] != 1:
+        raise UnreadableImage(
+            f"{path} has {array.shape[0]} channels", "Give a label file with one."
+        )
+    with np.errstate(invalid="ignore"):
+        labels = array[0].astype(np.uint8)
+    if not np.array_equal(labels, array[0]):
+        raise UnexpectedLabel(
+            f"{path} holds values that are no whole numbers within 0..255",
+            "Save the labels as 8-bit integers.",
+        )
+    return LabelVolume(labels, grid)
+
+
+def write_labels(path: Path, labels: LabelVolume, names: tuple[str, ...]) -> None:
+    """Write a label file whole or not at all, and beside it `<stem>.labels.json`: class → name.
+
+    Raises:
+        UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
+        NotWritable, DiskFull: with the file named; what was there before stays.
+    """
+    stem = stem_of(path)
+    image = to_sitk(labels.array, labels.grid)
+    with atomic_path(path) as temporary:
+        # The writers of some formats say nothing when the disk is full, hence the second look.
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            whole = np.array_equal(_read(temporary)[0][0], labels.array)
+        except (RuntimeError, UnreadableImage):
+            whole = False
+        if not whole:
+            _claim(temporary, labels.array.nbytes)
+            raise NotWritable(f"{path} cannot be written", "Choose another place or format.")
+    legend = {str(value): name for value, name in enumerate(("background", *names))}
+    write_text(path.with_name(f"{stem}.labels.json"), json.dumps(legend, indent=2) + "\n")
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its ending.
+
+    Raises:
+        UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
+    """
+    for ending in FILE_ENDINGS:
+        if path.name.endswith(ending):
+            return path.name.removesuffix(ending)
+    raise UnsupportedFormat(f"{path} is no {', '.join(FILE_ENDINGS)} file", "Convert it to one.")
+
+
+def canonical(volume: Volume) -> Volume:
+    """Flip and permute the axes to the orientation nearest to LPS; no voxel changes its place."""
+    grid = volume.grid
+    directions = np.reshape(grid.direction_lps, (3, 3))
+    order = max(  # entry k is the image axis that lies nearest to patient axis k
+        itertools.permutations(range(3)),
+        key=lambda axes: sum(abs(directions[k, axis]) for k, axis in enumerate(axes)),
+    )
+    flipped = [directions[k, axis] < 0 for k, axis in enumerate(order)]
+    axes_zyx = [2 - axis for axis in reversed(order)]
+    shape = [grid.shape_zyx[axis] for axis in axes_zyx]
+    first = [0, 0, 0]
+    for axis, flip in zip(axes_zyx, reversed(flipped), strict=True):
+        first[axis] = grid.shape_zyx[axis] - 1 if flip else 0
+    turned = directions[:, order] * np.where(flipped, -1.0, 1.0)
+    result = Grid(
+        shape_zyx=(shape[0], shape[1], shape[2]),
+        spacing_zyx_mm=_triple(grid.spacing_zyx_mm[axis] for axis in axes_zyx),
+        origin_lps_mm=_triple(grid.point(first)),
+        direction_lps=tuple(map(float, turned.ravel())),
+    )
+    channels = volume.array.ndim - 3  # 1 for c z y x
+    array = volume.array.transpose(*range(channels), *(axis + channels for axis in axes_zyx))
+    flips = tuple(k + channels for k, flip in enumerate(reversed(flipped)) if flip)
+    return replace(volume, array=np.ascontiguousarray(np.flip(array, flips)), grid=result)
+
+
+def to_sitk(array: NDArray[Any], grid: Grid) -> Any:
+    """A SimpleITK image of one volume, z y x, on its grid."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(grid.spacing_zyx_mm[::-1])
+    image.SetOrigin(grid.origin_lps_mm)
+    image.SetDirection(grid.direction_lps)
+    return image
+
+
+def resampled(image: Any, grid: Grid, interpolator: int, extrapolate: bool, outside: float) -> Any:
+    """SimpleITK's resampling of a SimpleITK image onto a grid, in the image's own voxel type."""
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize(grid.shape_zyx[::-1])
+    resample.SetOutputSpacing(grid.spacing_zyx_mm[::-1])
+    resample.SetOutputOrigin(grid.origin_lps_mm)
+    resample.SetOutputDirection(grid.direction_lps)
+    resample.SetInterpolator(interpolator)
+    resample.SetUseNearestNeighborExtrapolator(extrapolate)
+    resample.SetDefaultPixelValue(outside)
+    return sitk.GetArrayFromImage(resample.Execute(image))
+
+
+def _read(path: Path) -> tuple[NDArray[Any], Grid]:
+    """A file's voxels as c z y x in its own number type, and its grid."""
+    stem_of(path)
+    if not path.is_file():
+        raise MissingFile(f"{path} does not exist", "Correct the path.")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise _unreadable(path, str(error)) from error
+    _check_whole(path, image)
+    array = sitk.GetArrayFromImage(image)
+    dimensions, vector = image.GetDimension(), image.GetNumberOfComponentsPerPixel() > 1
+    if dimensions == 3:
+        array = np.moveaxis(array, -1, 0) if vector else array[np.newaxis]
+    elif dimensions != 4 or vector:
+        raise UnreadableImage(f"{path} has {dimensions} axes", "Give a volume with 3, or 4.")
+    directions = np.reshape(image.GetDirection(), (dimensions, dimensions))[:3, :3]
+    grid = Grid(
+        shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),
+        spacing_zyx_mm=_triple(image.GetSpacing()[2::-1]),
+        origin_lps_mm=_triple(image.GetOrigin()[:3]),
+        direction_lps=tuple(map(float, directions.ravel())),
+    )
+    return array, grid
+
+
+def _unreadable(path: Path, reason: str) -> UnreadableImage:
+    if "orthonormal" in reason:
+        return UnreadableImage(
+            f"{path} has axes that are not at right angles (a sheared header)",
+            "Resample it onto axes at right angles, or correct the header's sform.",
+        )
+    last = reason.strip().splitlines()[-1]
+    return UnreadableImage(
+        f"{path} cannot be read: {last}", "Copy it again from its source; it may be damaged."
+    )
+
+
+def _check_whole(path: Path, image: Any) -> None:
+    """NIfTI's reader fills what a truncated file lacks with zeros and says nothing; this does."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            held = sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
+    except (EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, f"damaged or truncated ({error})") from error
+    voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel()
+    promised = voxels * int(image.GetMetaData("bitpix")) // 8
+    if held < promised:
+        raise _unreadable(path, f"truncated: {held} bytes of at least {promised}")
+
+
+def _claim(beside: Path, size: int) -> None:
+    """Fail as the disk does (OSError) where there is no room for `size` bytes."""
+    with beside.open("wb") as file:
+        file.write(bytes(size))
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    first, second, third = map(float, values)
+    return first, second, third
