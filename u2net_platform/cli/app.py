@@ -19,7 +19,7 @@ app = typer.Typer(
 
 app.add_typer(domain.app, name="domain")
 app.add_typer(catalog.app, name="catalog")
-app.command()(info.info)
-app.command()(info.doctor)
 app.command()(predict.predict)
 app.command()(predict.evaluate)
+app.command()(info.info)
+app.command()(info.doctor)

@@ -172,8 +172,9 @@ class DomainSpec(Declared):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
+            count = "1 fault" if error.error_count() == 1 else f"{error.error_count()} faults"
             raise InvalidSpec(
-                f"{where} has {error.error_count()} faults:\n{list_faults(error)}",
+                f"{where} has {count}:\n{list_faults(error)}",
                 "Correct each line named above; ARCHITECTURE.md describes every key.",
             ) from error
 
