@@ -128,9 +128,11 @@ def _load_entry(entry: EntryPoint) -> Found:
         spec = importlib.util.find_spec(entry.module)
     except Exception as error:  # finding a module runs the code of the packages around it
         return _broken_entry(entry, f"{type(error).__name__}: {error}")
-    if spec is None or spec.origin is None:
+    if spec is None:
         return _broken_entry(entry, "there is no such module")
-    directory = Path(spec.origin).parent
+    # A package has a folder, also where it has no __init__.py; a module lies in one.
+    folders = spec.submodule_search_locations or [str(Path(spec.origin or "").parent)]
+    directory = Path(next(iter(folders)))
     if not (directory / SPEC_FILE).is_file():
         return _broken_entry(entry, f"{directory} holds no {SPEC_FILE}")
     return _load(directory, "entry point")

@@ -41,15 +41,24 @@ def test_a_plugin_is_found_in_the_users_folder_and_by_path(
         assert find_plugin("lungs", settings, extra).source == "path"
 
 
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [("__init__.py", "u2net_kidney"), ("README", "u2net_kidney"), ("spec.py", "u2net_kidney.spec")],
+)
 def test_a_plugin_is_found_by_the_entry_point_of_an_installed_package(
-    settings: Settings, tmp_path: Path, new_plugin: NewPlugin, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    tmp_path: Path,
+    new_plugin: NewPlugin,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    value: str,
 ) -> None:
     package = new_plugin(tmp_path / "site", "kidney").rename(tmp_path / "site" / "u2net_kidney")
-    (package / "__init__.py").touch()
+    (package / file).touch()
     monkeypatch.syspath_prepend(str(package.parent))
-    declare_entry_point(monkeypatch, "kidney", "u2net_kidney")
+    monkeypatch.delitem(sys.modules, "u2net_kidney", raising=False)
+    declare_entry_point(monkeypatch, "kidney", value)
     assert find_plugin("kidney", settings).source == "entry point"
-    assert "u2net_kidney" not in sys.modules
 
 
 def test_an_entry_point_to_nothing_is_listed_as_broken(
