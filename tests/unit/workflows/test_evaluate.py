@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from u2net_platform.data.dataset import Case
+from u2net_platform.imaging.volume import to_sitk
+from u2net_platform.workflows.evaluate import evaluate_cases
+
+
+@pytest.fixture
+def case(tmp_path: Path, scan, organ) -> Case:
+    image, label = tmp_path / "image.nii.gz", tmp_path / "label.nii.gz"
+    SimpleITK.WriteImage(to_sitk(scan.array[0], scan.grid), str(image))
+    SimpleITK.WriteImage(to_sitk(organ, scan.grid), str(label))
+    return Case("good", (image,), label)
+
+
+def test_a_case_is_scored_on_its_own_grid(bright_predictor, bright, case, organ, oblique) -> None:
+    report = evaluate_cases(bright_predictor, bright, [case], "bright:1", lambda _: None)
+    scores = report.cases[0].scores["organ"]
+    assert scores.dice > 0.9
+    assert scores.hd95_mm < 3
+    volume_ml = organ.sum() * np.prod(oblique.spacing_zyx_mm) / 1000
+    assert scores.reference_ml == pytest.approx(volume_ml)
+
+
+def test_cases_that_fail_are_named_and_count_as_zero(
+    bright_predictor, bright, case, tmp_path
+) -> None:
+    missing = Case("gone", (tmp_path / "gone.nii.gz",), case.label)
+    unlabelled = Case("bare", case.images, None)
+    done: list[str] = []
+    report = evaluate_cases(
+        bright_predictor, bright, [missing, case, unlabelled], "bright:1", done.append
+    )
+    assert done == ["gone", "good", "bare"]
+    assert report.cases[0].error.startswith("MissingFile: ")
+    assert report.cases[2].error.startswith("MissingFile: case bare has no label")
+    mean = report.mean()
+    assert mean.failures == 2
+    assert mean.overall.dice == pytest.approx(report.cases[1].scores["organ"].dice / 3)
+
+
+def test_running_out_of_memory_is_recorded_and_the_next_case_goes_on(
+    bright_predictor, bright, case, monkeypatch
+) -> None:
+    real = bright_predictor.predict_clean
+    attempts = iter([MemoryError("no room"), None])
+
+    def sometimes(*arguments):
+        if error := next(attempts):
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(bright_predictor, "predict_clean", sometimes)
+    report = evaluate_cases(bright_predictor, bright, [case, case], "bright:1", lambda _: None)
+    assert report.cases[0].error == "MemoryError: no room"
+    assert report.cases[1].error is None
+
+
+def test_a_case_without_the_organ_is_absent_and_no_failure(
+    bright_predictor, bright, case, scan
+) -> None:
+    """An empty reference is a fault of a training case; here it is scored."""
+    SimpleITK.WriteImage(
+        to_sitk(np.zeros_like(scan.array[0], np.uint8), scan.grid), str(case.label)
+    )
+    report = evaluate_cases(bright_predictor, bright, [case], "bright:1", lambda _: None)
+    assert report.cases[0].error is None
+    assert report.cases[0].scores["organ"].dice == 0.0  # the prediction is not empty

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from u2net_platform.errors import (
+    InvalidCases,
+    InvalidDataset,
+    MissingFile,
+    NotWritable,
+    UnreadableImage,
+    UnsupportedFormat,
+)
+from u2net_platform.imaging.volume import LabelVolume, read_labels, to_sitk
+from u2net_platform.workflows.predict import failure_of, find_cases, predict_paths
+
+
+@pytest.fixture
+def folder(tmp_path: Path, scan) -> Path:
+    """Two good scans, a truncated one between them, and a file that is no image."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a.nii.gz", "b.nii.gz", "c.mha"):
+        SimpleITK.WriteImage(to_sitk(scan.array[0], scan.grid), str(folder / name))
+    whole = (folder / "b.nii.gz").read_bytes()
+    (folder / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_bad_case_is_named_and_the_others_are_written(
+    bright_predictor, folder, organ, oblique, tmp_path
+) -> None:
+    done: list[str] = []
+    results = predict_paths(bright_predictor, folder, tmp_path / "out", done.append)
+    assert done == ["a", "b", "c"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.labels.json", "a.nii.gz", "c.labels.json", "c.nii.gz"]
+    found = read_labels(tmp_path / "out" / "c.nii.gz")
+    assert found.grid.displacement_mm(oblique) < 1e-3
+    assert 2 * (found.array & organ).sum() > 0.9 * (found.array.sum() + organ.sum())
+    failure = failure_of(results)
+    assert isinstance(failure, InvalidCases)
+    assert "1 of 3" in failure.message
+    assert "b: UnreadableImage" in failure.message
+    assert "\n  a:" not in failure.message
+
+
+def test_one_file_gives_one_file_and_its_own_error(bright_predictor, folder, tmp_path) -> None:
+    target = tmp_path / "new" / "mask.nrrd"
+    results = predict_paths(bright_predictor, folder / "a.nii.gz", target, lambda _: None)
+    assert (results[0].output, failure_of(results)) == (target, None)
+    assert target.is_file()
+    bad = predict_paths(
+        bright_predictor, folder / "b.nii.gz", tmp_path / "b.nii.gz", lambda _: None
+    )
+    assert isinstance(failure_of(bad), UnreadableImage)
+    assert not (tmp_path / "b.nii.gz").exists()
+
+
+def test_what_exists_is_replaced_only_on_request(bright_predictor, folder, tmp_path) -> None:
+    (tmp_path / "mask.nii.gz").write_text("precious")
+    arguments = bright_predictor, folder / "a.nii.gz", tmp_path / "mask.nii.gz", lambda _: None
+    with pytest.raises(NotWritable, match=r"mask.nii.gz exists"):
+        predict_paths(*arguments)
+    assert (tmp_path / "mask.nii.gz").read_text() == "precious"
+    predict_paths(*arguments, overwrite=True)
+    assert isinstance(read_labels(tmp_path / "mask.nii.gz"), LabelVolume)
+
+
+@pytest.mark.parametrize("name", ["", "a.nii.gz"])
+def test_an_output_that_is_the_input_is_refused(bright_predictor, folder, name: str) -> None:
+    before = (folder / "a.nii.gz").read_bytes()
+    with pytest.raises(NotWritable, match="input and output"):
+        predict_paths(bright_predictor, folder / name, folder / name, lambda _: None, True)
+    assert (folder / "a.nii.gz").read_bytes() == before
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_any_work(
+    bright_predictor, folder, tmp_path
+) -> None:
+    with pytest.raises(UnsupportedFormat):
+        predict_paths(bright_predictor, folder / "a.nii.gz", tmp_path / "a.png", lambda _: None)
+
+
+def test_a_folder_without_images_is_an_error_and_leaves_no_output(
+    bright_predictor, tmp_path
+) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(MissingFile, match="holds no image"):
+        predict_paths(bright_predictor, tmp_path / "in", tmp_path / "out", lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbered_files_are_channels_only_where_one_is_number_zero(tmp_path: Path) -> None:
+    for name in ("p_0000.nii.gz", "p_0001.nii.gz", "scan_0012.nii", "x.nrrd", ".hidden.nii.gz"):
+        (tmp_path / name).touch()
+    found = {case.id: [path.name for path in case.images] for case in find_cases(tmp_path)}
+    assert found == {
+        "p": ["p_0000.nii.gz", "p_0001.nii.gz"],
+        "scan_0012": ["scan_0012.nii"],
+        "x": ["x.nrrd"],
+    }
+
+
+def test_two_files_that_would_have_one_output_are_refused(tmp_path: Path) -> None:
+    for name in ("x.nrrd", "x.mha"):
+        (tmp_path / name).touch()
+    with pytest.raises(InvalidDataset, match="x twice"):
+        find_cases(tmp_path)
+
+
+def test_all_hidden_channels_reach_the_network_together(bright_predictor, folder, tmp_path) -> None:
+    """The domain has one channel: two files of one case are then one channel too many."""
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    for channel in range(2):
+        (pair / f"p_{channel:04d}.nii.gz").write_bytes((folder / "a.nii.gz").read_bytes())
+    results = predict_paths(bright_predictor, pair, tmp_path / "out", lambda _: None)
+    assert failure_of(results).error_code == "WrongChannels"
+    assert np.all([result.output is None for result in results])

@@ -1,0 +1,104 @@
+"""Score a predictor on cases with known labels; what fails is part of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.data.dataset import Case, open_dataset
+from u2net_platform.data.integrity import load_case
+from u2net_platform.data.splits import split_cases
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.errors import EmptyLabel, InvalidDataset, MissingFile
+from u2net_platform.evaluation.metrics import ClassScores, score_case
+from u2net_platform.evaluation.report import CaseResult, Report
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.workflows.add_domain import data_dir_of
+from u2net_platform.workflows.predict import named
+
+Part = Literal["test", "validation", "training", "all"]
+
+
+def cases_of(
+    catalog: Catalog, record: VersionRecord, part: Part, directory: Path | None = None
+) -> list[Case]:
+    """The labelled cases of one part of the split that a version was trained with.
+
+    `directory` holds the data set; where the catalog says that it lies, if None.
+
+    Raises:
+        MissingFile, InvalidDataset: there is no such data set, or no case in that part of it.
+    """
+    dataset = open_dataset(data_dir_of(record.domain, catalog, directory))
+    names = [case.id for case in dataset.training]
+    if part != "all":
+        run = catalog.runs.get(record.run_id)
+        names = getattr(split_cases(names, run.fold, run.seed), part)
+    cases = [case for case in dataset.training if case.label and case.id in names]
+    if not cases:
+        raise InvalidDataset(
+            f"{dataset.directory} has no labelled {part} case for {record.reference}",
+            "Choose another part with --cases, or another data set with --data.",
+        )
+    return cases
+
+
+def evaluate_cases(
+    predictor: Predictor,
+    plugin: DomainPlugin,
+    cases: Sequence[Case],
+    version: str,
+    on_case: Callable[[str], None],
+) -> Report:
+    """Predict and score every case on the voxels of its own image.
+
+    A case that fails, for whatever reason, is recorded with its error and the others go on.
+    `version` is the reference written into the report; `on_case` gets the id of each case done.
+    """
+    results = []
+    for case in cases:
+        results.append(_evaluate_case(predictor, plugin, case))
+        on_case(case.id)
+    return Report(
+        domain=plugin.name,
+        version=version,
+        classes=plugin.spec.class_names,
+        cases=tuple(results),
+    )
+
+
+def _evaluate_case(predictor: Predictor, plugin: DomainPlugin, case: Case) -> CaseResult:
+    try:
+        return CaseResult(case_id=case.id, scores=_score(predictor, plugin, case))
+    except Exception as error:  # memory may run out, a library may raise anything
+        return CaseResult(case_id=case.id, scores=None, error=named(error))
+
+
+def _score(predictor: Predictor, plugin: DomainPlugin, case: Case) -> dict[str, ClassScores]:
+    image, reference = _load(plugin, case)
+    predicted = predictor.predict_clean(image, reference.grid)
+    return score_case(
+        reference.array,
+        predicted.array,
+        plugin.spec.class_names,
+        reference.grid.spacing_zyx_mm,
+        plugin.spec.evaluation.surface_tolerance_mm,
+    )
+
+
+def _load(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolume]:
+    if case.label is None:
+        raise MissingFile(f"case {case.id} has no label", "Leave it out, or add its label file.")
+    try:
+        image, reference = load_case(plugin, case)
+    except EmptyLabel:  # nothing to learn from, but an organ may well be absent from a test case
+        image, reference = load_case(plugin, replace(case, label=None))
+    nothing = np.zeros(image.grid.shape_zyx, np.uint8)
+    return image, reference or LabelVolume(nothing, image.grid)

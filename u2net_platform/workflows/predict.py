@@ -1,0 +1,162 @@
+"""Label the images of a file or a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from u2net_platform.data.dataset import Case
+from u2net_platform.errors import (
+    InvalidCases,
+    InvalidDataset,
+    MissingFile,
+    NotWritable,
+    StorageError,
+    U2NetError,
+)
+from u2net_platform.files import storage_errors
+from u2net_platform.imaging.volume import FILE_ENDINGS, read_image, stem_of, write_labels
+from u2net_platform.inference.predictor import Predictor
+
+FOLDER_ENDING = ".nii.gz"
+CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """One input and where its labels are, or the error that left it without."""
+
+    case_id: str
+    output: Path | None
+    error: Exception | None = None
+
+
+def predict_paths(
+    predictor: Predictor,
+    inputs: Path,
+    output: Path,
+    on_case: Callable[[str], None],
+    overwrite: bool = False,
+) -> list[PredictedCase]:
+    """Label one file into one file, or every image of a folder into a folder of .nii.gz files.
+
+    In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
+    other image file is a case. A case that fails is returned with its error and the others go on.
+
+    Raises:
+        MissingFile, UnsupportedFormat, InvalidDataset: there is nothing to predict, or not clearly.
+        NotWritable, DiskFull: an output exists and is not to be overwritten, or cannot be written.
+    """
+    cases = find_cases(inputs)
+    targets = _targets(inputs, cases, output)
+    _check_targets(inputs, list(targets.values()), overwrite)
+    results = []
+    for case in cases:
+        results.append(_predict_case(predictor, case, targets[case.id]))
+        on_case(case.id)
+    return results
+
+
+def find_cases(inputs: Path) -> list[Case]:
+    """The case of a file, or the cases of a folder, sorted by name.
+
+    Raises:
+        MissingFile: there is no such path, or no image in the folder.
+        UnsupportedFormat: the file is no image.
+        InvalidDataset: two files of the folder would be one case.
+    """
+    if inputs.is_file():
+        return [Case(stem_of(inputs), (inputs,), None)]
+    if not inputs.is_dir():
+        raise MissingFile(f"{inputs} does not exist", "Give an image file, or a folder of them.")
+    files = sorted(
+        path
+        for path in inputs.iterdir()
+        if path.name.endswith(FILE_ENDINGS) and not path.name.startswith(".")
+    )
+    if not files:
+        raise MissingFile(
+            f"{inputs} holds no image",
+            f"Give a folder with files that end with {', '.join(FILE_ENDINGS)}.",
+        )
+    cases = _group_channels(files)
+    twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
+    if twice:
+        raise InvalidDataset(f"{inputs} holds case {twice[0]} twice", "Rename one of the files.")
+    return cases
+
+
+def _group_channels(files: list[Path]) -> list[Case]:
+    """Files numbered from _0000 on are one case; a number alone, as in scan_0012, is a name."""
+    numbered = {path: CHANNEL_FILE.fullmatch(stem_of(path)) for path in files}
+    grouped = {match[1] for match in numbered.values() if match and match[2] == "0000"}
+    cases: dict[str, list[Path]] = {name: [] for name in grouped}
+    single = []
+    for path, match in numbered.items():
+        if match and match[1] in grouped:
+            cases[match[1]].append(path)
+        else:
+            single.append(Case(stem_of(path), (path,), None))
+    channels = [Case(name, tuple(sorted(paths)), None) for name, paths in cases.items()]
+    return sorted(channels + single, key=lambda case: case.id)
+
+
+def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
+    if inputs.is_file():
+        stem_of(output)
+        return {cases[0].id: output}
+    return {case.id: output / f"{case.id}{FOLDER_ENDING}" for case in cases}
+
+
+def _check_targets(inputs: Path, targets: list[Path], overwrite: bool) -> None:
+    """Refuse before the first case what would fail, or destroy, after it."""
+    folder = targets[0].parent
+    if inputs.resolve() == (folder if inputs.is_dir() else targets[0]).resolve():
+        raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
+    existing = [path for path in targets if path.exists()]
+    if existing and not overwrite:
+        raise NotWritable(f"{existing[0]} exists already", "Add --overwrite, or move it away.")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise NotWritable(f"{folder} cannot be written", "Choose another place for the output.")
+
+
+def _predict_case(predictor: Predictor, case: Case, target: Path) -> PredictedCase:
+    try:
+        labels = predictor.predict(read_image(case.images))
+        write_labels(target, labels, predictor.plugin.spec.class_names)
+    except StorageError:  # the next case would meet it too
+        raise
+    except Exception as error:
+        return PredictedCase(case.id, None, error)
+    return PredictedCase(case.id, target)
+
+
+def failure_of(results: list[PredictedCase]) -> U2NetError | None:
+    """The fault of a whole run: that of its one case, or one that lists the cases that failed."""
+    errors = {result.case_id: result.error for result in results if result.error}
+    if len(results) == 1 and isinstance(only := results[0].error, U2NetError):
+        return only
+    return cases_failed({name: named(error) for name, error in errors.items()}, len(results))
+
+
+def cases_failed(errors: dict[str, str], cases: int) -> InvalidCases | None:
+    """The fault that lists what went wrong with each case; None where nothing did."""
+    if not errors:
+        return None
+    listing = "\n".join(f"  {name}: {reason}" for name, reason in errors.items())
+    return InvalidCases(
+        f"{len(errors)} of {cases} cases failed:\n{listing}",
+        "Correct what is named above and repeat for these cases; the others are done.",
+    )
+
+
+def named(error: Exception) -> str:
+    """The class of an error and its reason, on one line."""
+    reason = error.message if isinstance(error, U2NetError) else str(error)
+    return f"{type(error).__name__}: {' '.join(reason.split())}"
