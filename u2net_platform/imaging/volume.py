@@ -56,7 +56,8 @@ class Grid:
     @property
     def steps(self) -> Matrix:
         """3 x 3, mm: column k is one voxel's step along image axis x, y, z."""
-        return np.array(self.direction_lps).reshape(3, 3) * np.array(self.spacing_zyx_mm[::-1])
+        directions = np.array(self.direction_lps, float).reshape(3, 3)
+        return np.asarray(directions * np.array(self.spacing_zyx_mm[::-1], float))
 
     def point(self, index_zyx: Sequence[float]) -> Matrix:
         """Where an index (z, y, x; may be fractional) lies, in LPS mm."""

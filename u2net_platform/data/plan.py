@@ -1,0 +1,224 @@
+"""What is derived from a domain's data: the grid, the patch, and how the network pools it.
+
+Source: Huang et al., 3D U²-Net, MICCAI 2019, section 3 (median spacing, patches of the median
+shape's aspect, pooling until a side is about 8), and Isensee et al., nnU-Net, Nature Methods 18
+(2021), supplementary note 2 (coarse axes are pooled later; kernels of 1 along them until then).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from u2net_platform.data.dataset import Case
+from u2net_platform.data.integrity import digest_of_case, load_case
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import DomainSpec, digest_of
+from u2net_platform.errors import TooFewCases
+from u2net_platform.imaging.cropping import cropped_to_nonzero
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume
+
+DEFAULT_BATCH_VOXELS = 2**19
+BATCH_SIZES = (2, 9)  # the paper's smallest and largest batch
+TRANSITIONS = 5  # between the network's six levels
+SMALLEST_SIDE = 4  # of a feature map; the last pooling of a side of 8 leads to it
+VOXELS_PER_CASE = 10_000  # bound on what a case adds to the foreground statistics
+
+Shape = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Statistics(Frozen):
+    """Of one channel; `low` and `high` are the values at the spec's clip percentiles."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+class Fingerprint(Frozen):
+    """A data set in numbers: medians over its cases, cropped to what is not zero.
+
+    `foreground`: per channel, over labelled voxels of all cases; None where each image is
+    normalised by itself.
+    """
+
+    cases: int
+    spacing_zyx_mm: Spacing
+    shape_zyx: Shape
+    extent_zyx_mm: Spacing
+    foreground: tuple[Statistics, ...] | None
+    data_digest: str
+
+
+class Plan(Frozen):
+    """How a domain's cases are prepared and its network is built.
+
+    `shape_zyx` is the median case at the plan's spacing; `kernels_zyx` has one entry a level,
+    `strides_zyx` one for each transition from a level to the next.
+    """
+
+    spacing_zyx_mm: Spacing
+    shape_zyx: Shape
+    patch_zyx: Shape
+    strides_zyx: tuple[Shape, Shape, Shape, Shape, Shape]
+    kernels_zyx: tuple[Shape, Shape, Shape, Shape, Shape, Shape]
+    batch_size: int
+    statistics: tuple[Statistics, ...] | None
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self)
+
+    @property
+    def preparation_digest(self) -> str:
+        """Digest of what changes a prepared case, and of nothing else."""
+        part = self.model_dump_json(include={"spacing_zyx_mm", "statistics"})
+        return hashlib.sha256(part.encode()).hexdigest()
+
+
+def take_fingerprint(
+    plugin: DomainPlugin, cases: Sequence[Case], on_case: Callable[[str], None]
+) -> Fingerprint:
+    """Read every training case once and note what the plan needs.
+
+    Raises:
+        TooFewCases: there is no case.
+        DataError: a case is at fault.
+    """
+    if not cases:
+        raise TooFewCases(f"{plugin.name} has no case to plan from", "Add training cases.")
+    shapes, spacings, samples, digests = [], [], [], []
+    for case in cases:
+        on_case(case.id)
+        image, labels = load_case(plugin, case)
+        box = cropped_to_nonzero(image).grid
+        shapes.append(box.shape_zyx)
+        spacings.append(box.spacing_zyx_mm)
+        digests.append(digest_of_case(case))
+        if plugin.spec.intensity.statistics == "dataset" and labels is not None:
+            samples.append(_foreground_sample(image, labels))
+    return Fingerprint(
+        cases=len(cases),
+        spacing_zyx_mm=_median(spacings),
+        shape_zyx=_whole(_median(shapes)),
+        extent_zyx_mm=_median(np.multiply(shapes, spacings)),
+        foreground=_statistics(samples, plugin.spec.intensity.clip_percentiles),
+        data_digest=hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
+    )
+
+
+def derive_plan(
+    spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int = DEFAULT_BATCH_VOXELS
+) -> Plan:
+    """Fit patch, pooling and batch to the median case and a budget of voxels per batch."""
+    declared = spec.geometry.spacing_zyx_mm
+    spacing = fingerprint.spacing_zyx_mm if declared == "median" else declared
+    shape = _whole(np.maximum(1, np.divide(fingerprint.extent_zyx_mm, spacing)))
+    patch = _patch(shape, spacing, batch_voxels)
+    strides, kernels = pooling(patch, spacing)
+    smallest, largest = BATCH_SIZES
+    return Plan(
+        spacing_zyx_mm=spacing,
+        shape_zyx=shape,
+        patch_zyx=patch,
+        strides_zyx=(strides[0], strides[1], strides[2], strides[3], strides[4]),
+        kernels_zyx=(kernels[0], kernels[1], kernels[2], kernels[3], kernels[4], kernels[5]),
+        batch_size=min(largest, max(smallest, batch_voxels // math.prod(patch))),
+        statistics=fingerprint.foreground,
+    )
+
+
+def pooling(patch_zyx: Shape, spacing_zyx_mm: Spacing) -> tuple[list[Shape], list[Shape]]:
+    """Strides of the five transitions and kernels of the six levels for a patch.
+
+    An axis is halved while at least `SMALLEST_SIDE` is left of it and, among the axes that can
+    still be halved, its spacing is less than twice the finest. Along an axis of more than twice
+    the finest spacing a level's kernel is 1, but never again once it was 3.
+    """
+    side, spacing = np.array(patch_zyx, float), np.array(spacing_zyx_mm, float)
+    kernel = np.ones(3, int)
+    strides, kernels = [], []
+    for level in range(TRANSITIONS + 1):
+        kernel = np.where(spacing > 2 * spacing.min(), kernel, 3)
+        kernels.append(_whole(kernel))
+        if level == TRANSITIONS:
+            break
+        poolable = side / 2 >= SMALLEST_SIDE
+        finest = spacing[poolable].min(initial=np.inf)
+        stride = np.where(poolable & (spacing < 2 * finest), 2, 1)
+        side, spacing = side / stride, spacing * stride
+        strides.append(_whole(stride))
+    return strides, kernels
+
+
+def _patch(shape: Shape, spacing: Spacing, batch_voxels: int) -> Shape:
+    """The median shape, made divisible, and shrunk until two patches fit into a batch."""
+    patch = _divisible(shape, spacing, np.ceil)
+    while math.prod(patch) * 2 > batch_voxels:
+        excess = [side / whole if side > 8 else 0 for side, whole in zip(patch, shape, strict=True)]
+        if not any(excess):
+            break
+        axis = int(np.argmax(excess))
+        smaller = list(patch)
+        smaller[axis] -= _multiples(patch, spacing)[axis]
+        # Rounded down, so that every turn of the loop leaves less.
+        patch = _divisible(_whole(smaller), spacing, np.floor)
+    return patch
+
+
+def _divisible(patch: Shape, spacing: Spacing, rounding: np.ufunc) -> Shape:
+    """Round to what the patch's own pooling divides; that may allow more pooling, so repeat."""
+    while True:
+        multiples = _multiples(patch, spacing)
+        rounded = _whole(rounding(np.divide(patch, multiples)) * multiples)
+        if rounded == patch:
+            return patch
+        patch = rounded
+
+
+def _multiples(patch: Shape, spacing: Spacing) -> NDArray[np.int64]:
+    """What each side of the patch must be a multiple of: the product of its strides."""
+    strides: NDArray[np.int64] = np.array(pooling(patch, spacing)[0])
+    return np.asarray(strides.prod(axis=0))
+
+
+def _foreground_sample(image: ImageVolume, labels: LabelVolume) -> NDArray[np.float32]:
+    """Evenly spread foreground voxels of a case, c n, at most `VOXELS_PER_CASE` of them."""
+    found = np.flatnonzero(labels.array)
+    kept = found[:: math.ceil(len(found) / VOXELS_PER_CASE)]
+    return image.array.reshape(len(image.array), -1)[:, kept]
+
+
+def _statistics(
+    samples: list[NDArray[np.float32]], percentiles: tuple[float, float]
+) -> tuple[Statistics, ...] | None:
+    if not samples:
+        return None
+    channels = np.concatenate(samples, axis=1).astype(np.float64)
+    low, high = np.percentile(channels, percentiles, axis=1)
+    return tuple(
+        Statistics(mean=float(values.mean()), std=float(values.std()), low=low[c], high=high[c])
+        for c, values in enumerate(channels)
+    )
+
+
+def _median(rows: Sequence[Sequence[float]] | NDArray[np.float64]) -> Spacing:
+    # NIfTI holds 32-bit numbers; what lies beyond their precision is noise.
+    z, y, x = np.median(np.asarray(rows, float), axis=0).round(6)
+    return float(z), float(y), float(x)
+
+
+def _whole(sides: Sequence[float] | NDArray[np.generic]) -> Shape:
+    z, y, x = np.rint(np.asarray(sides, float))
+    return int(z), int(y), int(x)

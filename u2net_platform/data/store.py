@@ -1,0 +1,148 @@
+"""Prepared cases on disk, found by a digest of everything that made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from u2net_platform.data.dataset import Case
+from u2net_platform.data.integrity import digest_of_case, load_case
+from u2net_platform.data.plan import Plan
+from u2net_platform.data.preprocessing import preprocess
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.errors import DataError, InvalidCases, MissingFile
+from u2net_platform.files import atomic_directory
+from u2net_platform.imaging.resampling import resample_labels
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume
+
+# Part of the key of a prepared case; raise it when preparation computes something else.
+PREPARATION_VERSION = 1
+FOREGROUND_VOXELS = 10_000  # kept per class, to centre patches on
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A case as training reads it. The arrays stay on disk until a part of them is used."""
+
+    id: str
+    directory: Path
+
+    @property
+    def image(self) -> NDArray[np.float32]:
+        """Normalised intensities, c z y x."""
+        return self._array("image")
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Classes, z y x."""
+        return self._array("labels")
+
+    @property
+    def foreground(self) -> dict[int, NDArray[np.int32]]:
+        """Class → evenly spread voxels of it (n x 3, z y x), of the classes that are there."""
+        with np.load(self.directory / "foreground.npz", allow_pickle=False) as voxels:
+            return {int(name): voxels[name] for name in voxels.files}
+
+    @property
+    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+        meta = json.loads((self.directory / "meta.json").read_text(encoding="utf-8"))
+        z, y, x = meta["spacing_zyx_mm"]
+        return z, y, x
+
+    def _array(self, name: str) -> NDArray[Any]:
+        path = self.directory / f"{name}.npy"
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+
+
+class PreparedStore:
+    """Prepared cases below one folder; what is there already is not made again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self, plugin: DomainPlugin, plan: Plan, case: Case) -> PreparedCase:
+        """The prepared case, made now unless its files, the plugin and the plan made it before.
+
+        Raises:
+            DataError: the case is at fault, or has no label.
+            NotWritable, DiskFull: it cannot be stored; nothing half-written stays.
+        """
+        if case.label is None:
+            raise MissingFile(f"{case.id} has no label", "Training needs labelled cases.")
+        parts = {
+            "case": digest_of_case(case),
+            "plugin": plugin.digest,
+            "preparation": plan.preparation_digest,
+            "version": str(PREPARATION_VERSION),
+        }
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        directory = self.root / plugin.name / key
+        if not directory.exists():
+            image, labels = load_case(plugin, case)
+            assert labels is not None  # the case has a label file
+            prepared = preprocess(image, plugin.spec, plan)
+            how = plugin.spec.geometry.label_interpolation
+            with atomic_directory(directory) as folder:
+                _write(folder, prepared, resample_labels(labels, prepared.grid, how), parts)
+        return PreparedCase(case.id, directory)
+
+
+def prepare_cases(
+    store: PreparedStore,
+    plugin: DomainPlugin,
+    plan: Plan,
+    cases: Sequence[Case],
+    on_case: Callable[[str], None],
+) -> list[PreparedCase]:
+    """Prepare all cases, in their order.
+
+    Raises:
+        InvalidCases: some are at fault; each is named with its reason, after all were tried.
+    """
+    prepared, faults = [], []
+    for case in cases:
+        on_case(case.id)
+        try:
+            prepared.append(store.prepare(plugin, plan, case))
+        except DataError as error:
+            faults.append(f"  {case.id}: {error.error_code}: {error.message}")
+    if faults:
+        listing = "\n".join(faults)
+        raise InvalidCases(
+            f"{len(faults)} of {len(cases)} cases of {plugin.name} cannot be used:\n{listing}",
+            "Correct them, or take them out of the data set.",
+        )
+    return prepared
+
+
+def _write(folder: Path, image: ImageVolume, labels: LabelVolume, parts: dict[str, str]) -> None:
+    np.save(folder / "image.npy", np.ascontiguousarray(image.array))
+    np.save(folder / "labels.npy", np.ascontiguousarray(labels.array))
+    voxels: dict[str, Any] = {
+        str(value): _spread(labels.array == value) for value in np.unique(labels.array) if value
+    }
+    np.savez(folder / "foreground.npz", **voxels)
+    grid = image.grid
+    meta = {
+        "digests": parts,
+        "shape_zyx": grid.shape_zyx,
+        "spacing_zyx_mm": grid.spacing_zyx_mm,
+        "origin_lps_mm": grid.origin_lps_mm,
+        "direction_lps": grid.direction_lps,
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
+
+
+def _spread(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Evenly spread voxels of a mask, n x 3 (z y x), at most `FOREGROUND_VOXELS`."""
+    voxels = np.argwhere(mask)
+    return voxels[:: math.ceil(len(voxels) / FOREGROUND_VOXELS)].astype(np.int32)
