@@ -3,7 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import SimpleITK
 from typer.testing import CliRunner, Result
 
 from u2net_platform.cli.app import app
@@ -90,3 +92,45 @@ def test_check_without_data_says_how_to_give_them() -> None:
     result = run("check", "heart")
     assert result.exit_code == 4
     assert "--data" in result.stderr
+
+
+def write_volume(path: Path, array: np.ndarray) -> None:  # z y x
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array), str(path))
+
+
+def fill(folder: Path) -> None:
+    """Give the task folder's case a sound image and label."""
+    random = np.random.default_rng(0)
+    labels = np.zeros((6, 8, 10), dtype=np.uint8)
+    labels[2:4, 2:4, 2:4], labels[2:4, 5:7, 2:4] = 1, 2
+    write_volume(folder / "labelsTr/ear_1.nii.gz", labels)
+    write_volume(folder / "imagesTr/ear_1.nii.gz", random.normal(size=labels.shape))
+
+
+def test_check_passes_sound_cases(msd_folder: Path) -> None:
+    fill(msd_folder)
+    data("new", "ears", "--from-dataset", msd_folder)
+    data("add", "ears", "--data", msd_folder)
+    assert data("check", "ears") == {
+        "name": "ears",
+        "directory": str(msd_folder),
+        "cases": 1,
+        "faults": [],
+    }
+    assert "all sound" in run("check", "ears").stdout
+
+
+def test_check_names_each_bad_case_and_ends_with_4(msd_folder: Path) -> None:
+    fill(msd_folder)
+    data("new", "ears", "--from-dataset", msd_folder)
+    image = msd_folder / "imagesTr/ear_1.nii.gz"
+    image.write_bytes(image.read_bytes()[:-200])
+    result = run("check", "ears", "--data", msd_folder, "--json")
+    assert result.exit_code == 4
+    document = json.loads(result.stdout)
+    assert document["error_code"] == "InvalidCases"
+    (fault,) = document["data"]["faults"]
+    assert (fault["case"], fault["error_code"]) == ("ear_1", "UnreadableImage")
+    table = run("check", "ears", "--data", msd_folder).stdout
+    assert "ear_1" in table
+    assert "UnreadableImage" in table
