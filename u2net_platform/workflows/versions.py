@@ -1,0 +1,98 @@
+"""A version of the catalog as something that predicts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.plan import Plan
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.errors import DomainError, IncompatibleParts, UnknownRecord
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.model.network import UniversalUNet, build_network
+from u2net_platform.model.partition import BACKBONE
+from u2net_platform.model.topology import Architecture, Topology
+from u2net_platform.settings import Settings
+from u2net_platform.workflows.add_domain import load_added
+
+REFERENCE = re.compile(r"(?P<name>[a-z][a-z0-9_-]*)(:(?P<number>[1-9]\d*))?")
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version with everything that it needs; `plugin` has the version's spec."""
+
+    record: VersionRecord
+    predictor: Predictor
+    plugin: DomainPlugin
+    plan: Plan
+
+
+def parse_reference(reference: str) -> tuple[str, int | None]:
+    """`heart:3` as name and number; the number of `heart` is None, which means the latest.
+
+    Raises:
+        UnknownRecord: the text names no version.
+    """
+    match = REFERENCE.fullmatch(reference)
+    if not match:
+        raise UnknownRecord(
+            f"{reference!r} names no version", "Write a domain, as heart, or a version, as heart:3."
+        )
+    return match["name"], int(match["number"]) if match["number"] else None
+
+
+def load_predictor(settings: Settings, reference: str, device: torch.device) -> LoadedVersion:
+    """Put a version together from catalog, weights and, where it was made with hooks, its plugin.
+
+    Raises:
+        UnknownDomain, UnknownRecord: the catalog has no such version.
+        MissingFile, DigestMismatch: its weights are gone or altered.
+        IncompatibleParts: they do not fit together, or the plugin's code is not the version's.
+    """
+    catalog = Catalog.open(settings.database_url)
+    record = catalog.versions.get(*parse_reference(reference))
+    plugin = _plugin(settings, catalog, record)
+    plan = Plan.model_validate(record.plan)
+    predictor = Predictor(_network(settings, record), plugin, plan, device)
+    return LoadedVersion(record, predictor, plugin, plan)
+
+
+def _network(settings: Settings, record: VersionRecord) -> UniversalUNet:
+    store = WeightStore(settings.weights_dir)
+    network = build_network(
+        Architecture.model_validate(record.backbone_architecture),
+        {record.domain: Topology.model_validate(record.architecture)},
+    )
+    network.load_owner(BACKBONE, store.get(record.backbone_digest))
+    network.load_owner(record.domain, store.get(record.domain_digest))
+    return network
+
+
+def _plugin(settings: Settings, catalog: Catalog, record: VersionRecord) -> DomainPlugin:
+    """The version's own spec, with hooks from disk only where they are those it was made with."""
+    spec = DomainSpec.parse(record.spec, f"the spec of {record.reference}")
+    plain = DomainPlugin(spec, Path())
+    if plain.digest == record.plugin_digest:
+        return plain
+    try:
+        found = load_added(record.domain, settings, catalog)
+    except DomainError as error:
+        raise IncompatibleParts(
+            f"{record.reference} needs its plugin's code, which cannot be loaded: {error.message}",
+            "Put back the plugin that it was trained with: u2net domain add --help",
+        ) from error
+    plugin = replace(found, spec=spec)
+    if plugin.digest != record.plugin_digest:
+        raise IncompatibleParts(
+            f"{found.directory} does not hold the code that {record.reference} was trained with",
+            "Put back that plugin.py, or train a new version with the one that is there.",
+        )
+    return plugin
