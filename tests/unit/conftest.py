@@ -9,36 +9,44 @@ import numpy as np
 import pytest
 
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.domains.spec import DomainSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from u2net_platform.imaging.volume import Grid, ImageVolume
     from u2net_platform.inference.predictor import Predictor
+    from u2net_platform.model.network import UniversalUNet
+
+
+DOMAIN_TOML = """
+name = "bright"
+description = "whatever is bright"
+modality = "MR"
+channels = ["T1"]
+labels = [{ name = "organ", values = [1] }]
+data = { dataset = "made up", licence = "CC0" }
+"""
 
 
 @pytest.fixture
-def bright(tmp_path: Path) -> DomainPlugin:
-    spec = DomainSpec.model_validate(
-        {
-            "name": "bright",
-            "description": "whatever is bright",
-            "modality": "MR",
-            "channels": ["T1"],
-            "labels": [{"name": "organ", "values": [1]}],
-            "data": {"dataset": "made up", "licence": "CC0"},
-        }
-    )
-    return DomainPlugin(spec, tmp_path)
+def bright_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "bright"
+    folder.mkdir()
+    (folder / "domain.toml").write_text(DOMAIN_TOML)
+    return folder
+
+
+@pytest.fixture
+def bright(bright_folder: Path) -> DomainPlugin:
+    return DomainPlugin.load(bright_folder)
 
 
 @pytest.fixture
 def bright_predictor(bright: DomainPlugin) -> Predictor:
     import torch
     from torch import nn
-    from u2net_platform.data.plan import Plan
 
+    from u2net_platform.data.plan import Plan
     from u2net_platform.inference.predictor import Predictor
 
     class Threshold(nn.Module):
@@ -52,7 +60,7 @@ def bright_predictor(bright: DomainPlugin) -> Predictor:
         spacing_zyx_mm=(2.0, 1.5, 1.5),
         shape_zyx=(24, 32, 32),
         patch_zyx=(16, 24, 24),
-        strides_zyx=((1, 1, 1),) * 5,
+        strides_zyx=((2, 2, 2),) * 3 + ((1, 1, 1),) * 2,
         kernels_zyx=((3, 3, 3),) * 6,
         batch_size=2,
         statistics=None,
@@ -94,3 +102,75 @@ def scan(oblique: Grid, organ: np.ndarray) -> ImageVolume:
 
     noise = np.random.default_rng(0).normal(0, 5, organ.shape)
     return ImageVolume((100 + 900.0 * organ + noise)[None].astype(np.float32), oblique)
+
+
+@pytest.fixture
+def bright_network(bright_predictor: Predictor) -> UniversalUNet:
+    from u2net_platform.model.network import build_network
+    from u2net_platform.model.topology import Architecture, Topology
+
+    plan = bright_predictor.plan
+    topology = Topology(
+        in_channels=1, classes=2, kernels_zyx=plan.kernels_zyx, strides_zyx=plan.strides_zyx
+    )
+    return build_network(Architecture(), {"bright": topology}, seed=3)
+
+
+@pytest.fixture
+def publish_bright(settings, bright_folder, bright_network, bright_predictor):
+    """Publish the plugin as it lies on disk, with the network's weights, as the next version."""
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
+    from u2net_platform.catalog.weights import WeightStore
+
+    def publish(**changed: str) -> VersionRecord:
+        plugin, catalog = DomainPlugin.load(bright_folder), Catalog.open(settings.database_url)
+        spec = plugin.spec.model_dump(mode="json")
+        catalog.domains.add(spec, "bright", plugin.digest, str(bright_folder))
+        catalog.runs.create(
+            RunRecord(
+                id=plugin.digest, kind="train", mode="joint", domains=("bright",), recipe={},
+                seed=7, fold=1, device="cpu", directory="r",
+            )
+        )  # fmt: skip
+        store = WeightStore(settings.weights_dir)
+        topology = bright_network.domains["bright"].topology.model_dump(mode="json")
+        made = {
+            "domain": "bright",
+            "backbone_digest": store.put(bright_network.owner_state("backbone")),
+            "backbone_architecture": bright_network.architecture.model_dump(mode="json"),
+            "domain_digest": store.put(bright_network.owner_state("bright")),
+            "spec": spec,
+            "plugin_digest": plugin.digest,
+            "plan": bright_predictor.plan.model_dump(mode="json"),
+            "run_id": plugin.digest,
+            "architecture": topology,
+        }
+        return catalog.versions.publish(NewVersion.model_validate(made | changed))
+
+    return publish
+
+
+@pytest.fixture
+def bright_data(scan: ImageVolume, organ: np.ndarray, tmp_path: Path) -> Path:
+    """An MSD folder of twelve cases with the same image."""
+    import json
+
+    import SimpleITK
+
+    from u2net_platform.imaging.volume import to_sitk
+
+    folder = tmp_path / "data"
+    pairs = [
+        {"image": f"imagesTr/case_{k}.nii.gz", "label": f"labelsTr/case_{k}.nii.gz"}
+        for k in range(12)
+    ]
+    for kind, array in (("image", scan.array[0]), ("label", organ)):
+        first = folder / pairs[0][kind]
+        first.parent.mkdir(parents=True)
+        SimpleITK.WriteImage(to_sitk(array, scan.grid), str(first))
+        for pair in pairs[1:]:
+            (folder / pair[kind]).write_bytes(first.read_bytes())
+    description = {"modality": {"0": "MR"}, "labels": {"0": "no", "1": "organ"}, "training": pairs}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +5,7 @@ import pytest
 import SimpleITK
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
+from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.splits import split_cases
 from u2net_platform.errors import MissingFile
@@ -77,43 +76,23 @@ def test_a_case_without_the_organ_is_absent_and_no_failure(
     assert report.cases[0].scores["organ"].dice == 0.0  # the prediction is not empty
 
 
-NAMES = [f"case_{number}" for number in range(12)]
-
-
 @pytest.fixture
 def catalog(settings) -> Catalog:
     return Catalog.open(settings.database_url)
 
 
 @pytest.fixture
-def version(catalog, bright, tmp_path) -> VersionRecord:
-    """A version of a run with fold 1 and seed 7, and its data set of twelve cases."""
-    for part in ("imagesTr", "labelsTr"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-        for name in NAMES:
-            (tmp_path / "data" / part / f"{name}.nii.gz").touch()
-    pairs = [
-        {"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in NAMES
-    ]
-    description = {"modality": {"0": "MR"}, "labels": {"0": "no", "1": "organ"}, "training": pairs}
-    (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
-    spec = bright.spec.model_dump(mode="json")
-    catalog.domains.add(spec, "bright", bright.digest, "path", str(tmp_path / "data"))
-    catalog.runs.create(
-        RunRecord(
-            id="r", kind="train", mode="joint", domains=("bright",), recipe={}, seed=7, fold=1,
-            device="cpu", directory=str(tmp_path),
-        )
-    )  # fmt: skip
-    parts = {"backbone_digest": "b", "backbone_architecture": {}, "domain_digest": "d"}
-    made = {"plugin_digest": bright.digest, "plan": {}, "run_id": "r", "architecture": {}}
-    return catalog.versions.publish(NewVersion(domain="bright", spec=spec, **parts, **made))
+def version(catalog, publish_bright, bright_data) -> VersionRecord:
+    record = publish_bright()
+    catalog.domains.set_data_dir("bright", str(bright_data))
+    return record
 
 
 @pytest.mark.parametrize("part", ["training", "validation", "test"])
 def test_the_split_is_the_one_that_the_version_was_trained_with(catalog, version, part) -> None:
     found = {case.id for case in cases_of(catalog, version, part)}
-    assert found == set(getattr(split_cases(NAMES, fold=1, seed=7), part))
+    names = [f"case_{number}" for number in range(12)]
+    assert found == set(getattr(split_cases(names, fold=1, seed=7), part))
     assert len(cases_of(catalog, version, "all")) == 12
 
 

@@ -1,0 +1,69 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.cli.app import app
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture
+def added(settings, publish_bright, bright_data) -> Catalog:
+    publish_bright()
+    catalog = Catalog.open(settings.database_url)
+    catalog.domains.set_data_dir("bright", str(bright_data))
+    return catalog
+
+
+def test_predict_writes_a_label_file_and_says_where(added, bright_data, tmp_path) -> None:
+    image, target = bright_data / "imagesTr" / "case_0.nii.gz", tmp_path / "mask.nii.gz"
+    result = run("predict", "--domain", "bright", "-i", image, "-o", target, "--json")
+    assert result.exit_code == 0, result.output
+    assert target.is_file()
+    assert json.loads(result.stdout)["data"] == {
+        "version": "bright:1",
+        "cases": [{"case_id": "case_0", "output": str(target), "error": None}],
+    }
+
+
+def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(
+    added, bright_data, tmp_path
+) -> None:
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    (folder / "good.nii.gz").write_bytes((bright_data / "imagesTr/case_0.nii.gz").read_bytes())
+    (folder / "bad.nii.gz").write_bytes(b"no image")
+    result = run("predict", "--domain", "bright:1", "-i", folder, "-o", tmp_path / "out")
+    assert result.exit_code == 4
+    assert str(tmp_path / "out" / "good.nii.gz") in result.stdout
+    assert "bad: UnreadableImage" in result.stderr
+
+
+def test_evaluate_scores_the_test_cases_and_keeps_the_scores(added, tmp_path) -> None:
+    target = tmp_path / "scores.csv"
+    result = run("evaluate", "bright", "--output", target, "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)["data"]
+    assert report["mean"]["cases"] == 3  # a fifth of twelve, for the second of five folds: 1, 6, 11
+    assert added.versions.get("bright", 1).metrics["test"] == report["mean"]
+    assert len(list(csv.DictReader(target.open()))) == 3
+
+
+def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
+    result = run("evaluate", "bright:1", "--limit", "1", "--cases", "all")
+    assert result.exit_code == 0, result.output
+    assert "organ" in result.stdout
+    assert "1 cases, 0 failed" in result.stdout
+    assert added.versions.get("bright", 1).metrics == {}
+
+
+def test_a_report_format_that_is_not_written_is_refused_at_once(added, tmp_path) -> None:
+    result = run("evaluate", "bright", "--output", tmp_path / "scores.xls")
+    assert result.exit_code == 4
+    assert "neither .json nor .csv" in result.stderr
