@@ -1,0 +1,143 @@
+"""The batches that training sees: a pure function of seed, domain and cycle.
+
+Because a batch depends on nothing that came before it, a resumed run and any number of workers
+see the same batches, and a domain sees the same whether others train beside it or not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from u2net_platform.data.augmentation import Augmenter
+from u2net_platform.data.store import PreparedCase
+
+Shape = tuple[int, int, int]
+Element = TypeVar("Element", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's patches: images b c z y x float32, labels b z y x uint8."""
+
+    domain: str
+    images: Tensor
+    labels: Tensor
+
+
+class PatchSource:
+    """Batches of one domain. A third of each, rounded up, is centred on foreground."""
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], augmenter: Augmenter, batch_size: int
+    ) -> None:
+        self.augmenter = augmenter
+        self.batch_size = batch_size
+        # Opened once: only the pages that patches touch are ever read.
+        self._cases = [(case.image, case.labels, case.foreground) for case in cases]
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        on_foreground = -(-self.batch_size // 3)
+        patches = [self._patch(rng, index < on_foreground) for index in range(self.batch_size)]
+        images, labels = zip(*patches, strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+    def _patch(
+        self, rng: np.random.Generator, on_foreground: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        image, labels, foreground = self._cases[rng.integers(len(self._cases))]
+        patch = self.augmenter.patch_zyx
+        centre = _random_centre(rng, labels.shape, patch)
+        if on_foreground and foreground:
+            voxels = foreground[rng.choice(sorted(foreground))]
+            centre = _within(voxels[rng.integers(len(voxels))], labels.shape, patch)
+        source = self.augmenter.source_zyx
+        return self.augmenter(
+            cut(image, centre, source), cut(labels, centre, source), int(rng.integers(2**32))
+        )
+
+
+def _random_centre(
+    rng: np.random.Generator, shape: Sequence[int], patch: Shape
+) -> NDArray[np.int64]:
+    """A centre from which a patch reaches nowhere beyond the volume, where it fits in."""
+    return np.array(
+        [
+            side // 2 if side <= size else rng.integers(size // 2, side - size + size // 2 + 1)
+            for side, size in zip(shape, patch, strict=True)
+        ]
+    )
+
+
+def _within(
+    centre: NDArray[np.int32], shape: Sequence[int], patch: Shape
+) -> NDArray[np.int64]:
+    low = [min(size // 2, side // 2) for side, size in zip(shape, patch, strict=True)]
+    high = [
+        max(side - size + size // 2, side // 2) for side, size in zip(shape, patch, strict=True)
+    ]
+    return np.clip(centre.astype(np.int64), low, high)
+
+
+def cut(
+    array: NDArray[Element], centre: NDArray[np.int64], size: Shape
+) -> NDArray[Element]:
+    """A box of the last three axes around a centre, zero beyond the array."""
+    start = centre - np.array(size) // 2
+    inside = [
+        slice(max(0, first), max(0, min(side, first + width)))
+        for first, side, width in zip(start, array.shape[-3:], size, strict=True)
+    ]
+    part = array[(..., *inside)]
+    before = [max(0, -int(first)) for first in start]
+    padding = [(0, 0)] * (array.ndim - 3) + [
+        (low, width - low - have)
+        for low, width, have in zip(before, size, part.shape[-3:], strict=True)
+    ]
+    return np.pad(part, padding)
+
+
+class PatchStream(Dataset[Batch]):
+    """Round-robin over domains: item k is the batch of optimiser step k."""
+
+    def __init__(self, sources: Mapping[str, PatchSource], seed: int) -> None:
+        self.sources = dict(sources)
+        self.seed = seed
+
+    def __getitem__(self, step: int) -> Batch:
+        cycle, turn = divmod(step, len(self.sources))
+        domain = list(self.sources)[turn]
+        name = int.from_bytes(hashlib.sha256(domain.encode()).digest()[:8], "big")
+        rng = np.random.default_rng([self.seed, name, cycle])
+        return Batch(domain, *self.sources[domain].batch(rng))
+
+    def from_step(self, step: int, workers: int) -> Iterator[Batch]:
+        """Endless batches from a step on; with workers, made ahead of time in other processes."""
+        return iter(
+            DataLoader(
+                self,
+                batch_size=None,
+                sampler=_Counting(step),
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+            )
+        )
+
+
+class _Counting:
+    """The steps from `start` on, without an end."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.start)

@@ -1,0 +1,68 @@
+"""What is chosen for a run: a small declared object, bundled or read from a TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from u2net_platform.data.augmentation import AugmentationRates
+from u2net_platform.domains.spec import list_faults
+from u2net_platform.errors import InvalidRecipe
+
+Positive = Annotated[float, Field(gt=0)]
+BUNDLED = ("default", "paper")
+
+
+class Recipe(BaseModel):
+    """How to train. A cycle is one step of every domain in turn.
+
+    clip_norm: largest norm of a step's gradient. average: decay per cycle of the weights' moving
+    average, which is what is validated and published. batch_voxels: bound on the voxels of a
+    batch, from which the plan derives patch and batch size.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    loss: Literal["lovasz_focal", "dice_cross_entropy"]
+    optimiser: Literal["adam", "adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["plateau", "polynomial"]
+    cycles: Annotated[int, Field(ge=1)]
+    clip_norm: Positive | None = None
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    batch_voxels: Annotated[int, Field(ge=1024)]
+    augmentation: AugmentationRates = AugmentationRates()
+
+    @classmethod
+    def load(cls, source: str, **overrides: Any) -> Recipe:
+        """A bundled recipe by name, or one from a TOML file; overrides that are None do nothing.
+
+        Raises:
+            InvalidRecipe: there is none, or it breaks the schema; all faults at once.
+        """
+        content = _content(source) | {k: v for k, v in overrides.items() if v is not None}
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InvalidRecipe(
+                f"the recipe {source} has faults:\n{list_faults(error)}", "Correct each of them."
+            ) from error
+
+
+def _content(source: str) -> dict[str, Any]:
+    if source in BUNDLED:
+        text = files(__package__).joinpath("recipes", f"{source}.toml").read_text("utf-8")
+        return tomllib.loads(text)
+    try:
+        return tomllib.loads(Path(source).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRecipe(
+            f"the recipe {source} cannot be read: {error}",
+            f"Name a TOML file, or one of {', '.join(BUNDLED)}.",
+        ) from error
