@@ -78,9 +78,7 @@ def check_image(plugin: DomainPlugin, image: ImageVolume, name: str = "The image
         )
     image = _cleaned(plugin, image)
     if not np.isfinite(image.array).all():
-        raise NonFiniteImage(
-            f"{name} holds NaN or infinite values", "Replace them, or clean them in plugin.py."
-        )
+        raise NonFiniteImage(f"{name} holds NaN or infinite values", "Replace them in the file.")
     for channel, array in zip(channels, image.array, strict=True):
         if array.size == 0 or array.min() == array.max():
             raise EmptyImage(

@@ -15,6 +15,7 @@ from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume, resamp
 # Slices this much thicker than the voxels in plane are so far apart that a spline across them
 # overshoots. Source: Isensee et al., nnU-Net, Nature Methods 18 (2021), supplementary note 2.
 ANISOTROPIC_RATIO = 3.0
+SPLINE_SUPPORT = 4  # voxels that a cubic spline reaches over
 LABEL_INTERPOLATORS = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLabelLinear}
 
 
@@ -34,14 +35,16 @@ def resample_image(
     """Intensities on another grid; beyond the image its border goes on.
 
     With `bspline` (cubic), an image whose voxels are `ANISOTROPIC_RATIO` times longer along one
-    axis is first resampled by splines within its slices, and then linearly across them.
+    axis is first resampled by splines within its slices, and then linearly across them. An image
+    of fewer than `SPLINE_SUPPORT` voxels along an axis is interpolated linearly.
     """
     if image.grid.matches(grid):
         return ImageVolume(image.array, grid)
-    steps = [(grid, sitk.sitkLinear if interpolation == "linear" else sitk.sitkBSpline)]
+    spline = interpolation == "bspline" and min(image.grid.shape_zyx) >= SPLINE_SUPPORT
+    steps = [(grid, sitk.sitkBSpline if spline else sitk.sitkLinear)]
     coarse = int(np.argmax(image.grid.spacing_zyx_mm))
     ratio = image.grid.spacing_zyx_mm[coarse] / min(image.grid.spacing_zyx_mm)
-    if interpolation == "bspline" and ratio >= ANISOTROPIC_RATIO:
+    if spline and ratio >= ANISOTROPIC_RATIO:
         within = list(grid.spacing_zyx_mm)
         within[coarse] = image.grid.spacing_zyx_mm[coarse]
         slices = respaced(image.grid, (within[0], within[1], within[2]))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from u2net_platform.errors import (
     GeometryMismatch,
     MissingFile,
+    NonFiniteImage,
     NotWritable,
     UnexpectedLabel,
     UnreadableImage,
@@ -34,6 +35,8 @@ FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Two grids are one if no corner moves by more than this part of the smallest voxel side: headers
 # round, and a scanner's table does not place a patient more exactly.
 SAME_GRID_TOLERANCE = 0.1
+NIFTI_HEADER_SIZES = (348, 540)  # of versions 1 and 2; the first number in the file
+NIFTI_FLOATS = {"16": "f4", "64": "f8"}  # its codes for numbers that can be NaN
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -118,6 +121,7 @@ def read_image(paths: Sequence[Path]) -> ImageVolume:
 
     Raises:
         MissingFile, UnsupportedFormat, UnreadableImage: naming the file.
+        NonFiniteImage: a NIfTI file holds NaN or infinity.
         GeometryMismatch: two channels do not share a grid.
     """
     parts = [_read(path) for path in paths]
@@ -242,7 +246,8 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise _unreadable(path, str(error)) from error
-    _check_whole(path, image)
+    if path.name.endswith((".nii", ".nii.gz")):
+        _check_nifti(path, image)
     array = sitk.GetArrayFromImage(image)
     dimensions, vector = image.GetDimension(), image.GetNumberOfComponentsPerPixel() > 1
     if dimensions == 3:
@@ -271,19 +276,29 @@ def _unreadable(path: Path, reason: str) -> UnreadableImage:
     )
 
 
-def _check_whole(path: Path, image: Any) -> None:
-    """NIfTI's reader fills what a truncated file lacks with zeros and says nothing; this does."""
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            held = sum(len(block) for block in iter(lambda: file.read(1 << 20), b""))
-    except (EOFError, OSError, zlib.error) as error:
-        raise _unreadable(path, f"damaged or truncated ({error})") from error
+def _check_nifti(path: Path, image: Any) -> None:
+    """Find what NIfTI's reader keeps quiet about: it puts zeros for NaN and for what is cut off."""
     voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel()
     promised = voxels * int(image.GetMetaData("bitpix")) // 8
+    kind = NIFTI_FLOATS.get(image.GetMetaData("datatype"))
+    held, finite = 0, True
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            order = "<" if int.from_bytes(file.read(4), "little") in NIFTI_HEADER_SIZES else ">"
+            file.read(int(float(image.GetMetaData("vox_offset"))) - 4)
+            while block := file.read(min(1 << 20, promised - held)):
+                held += len(block)
+                if kind:
+                    whole = block[: len(block) // 8 * 8]
+                    finite &= bool(np.isfinite(np.frombuffer(whole, order + kind)).all())
+            while file.read(1 << 20):  # to the checksum at the end
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise _unreadable(path, f"damaged or truncated ({error})") from error
     if held < promised:
-        raise _unreadable(path, f"truncated: {held} bytes of at least {promised}")
+        raise _unreadable(path, f"truncated ({held} of {promised} bytes are there)")
+    if not finite:
+        raise NonFiniteImage(f"{path} holds NaN or infinite values", "Replace them in the file.")
 
 
 def _claim(beside: Path, size: int) -> None:

@@ -1,0 +1,219 @@
+"""Files in, files out, and the place of every voxel between."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from u2net_platform.errors import (
+    DiskFull,
+    GeometryMismatch,
+    MissingFile,
+    NonFiniteImage,
+    NotWritable,
+    UnexpectedLabel,
+    UnreadableImage,
+    UnsupportedFormat,
+)
+from u2net_platform.imaging import volume as volume_module
+from u2net_platform.imaging.volume import (
+    FILE_ENDINGS,
+    Grid,
+    ImageVolume,
+    LabelVolume,
+    canonical,
+    read_image,
+    read_labels,
+    write_labels,
+)
+
+
+def save(path: Path, array: np.ndarray, vector: bool = False) -> Path:
+    sitk.WriteImage(sitk.GetImageFromArray(array, isVector=vector), str(path))
+    return path
+
+
+@pytest.mark.parametrize("ending", FILE_ENDINGS)
+def test_labels_written_are_read_back_on_the_same_grid(
+    tmp_path: Path, ending: str, any_grid: Grid, blob
+) -> None:
+    labels = blob(any_grid)
+    path = tmp_path / f"a.b{ending}"
+    write_labels(path, labels, ("organ",))
+    read = read_labels(path)
+    assert np.array_equal(read.array, labels.array)
+    assert read.grid.matches(labels.grid)
+    legend = json.loads((tmp_path / "a.b.labels.json").read_text())
+    assert legend == {"0": "background", "1": "organ"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_grid_says_where_simpleitk_says_that_a_voxel_lies(
+    tmp_path: Path, any_grid: Grid, blob
+) -> None:
+    write_labels(tmp_path / "a.nrrd", blob(any_grid), ())
+    image = sitk.ReadImage(str(tmp_path / "a.nrrd"))
+    expected = image.TransformContinuousIndexToPhysicalPoint((3.0, 5.5, 7.0))
+    assert read_labels(tmp_path / "a.nrrd").grid.point((7, 5.5, 3)) == pytest.approx(expected)
+
+
+def test_channels_come_as_a_fourth_axis_as_vectors_or_as_files(tmp_path: Path) -> None:
+    channels = np.random.default_rng(0).random((2, 3, 4, 5)).astype(np.float32)
+    whole = save(tmp_path / "four.nii.gz", channels)
+    vectors = save(tmp_path / "vector.nrrd", np.moveaxis(channels, 0, -1), vector=True)
+    files = [save(tmp_path / f"c_{i:04d}.mha", channel) for i, channel in enumerate(channels)]
+    for paths in ([whole], [vectors], files):
+        assert np.array_equal(read_image(paths).array, channels)
+
+
+def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
+    first = save(tmp_path / "0.nii", np.ones((3, 4, 5), np.float32))
+    second = save(tmp_path / "1.nii", np.ones((3, 4, 6), np.float32))
+    with pytest.raises(GeometryMismatch, match=r"0\.nii and .*1\.nii"):
+        read_image([first, second])
+
+
+@pytest.mark.parametrize("ending", FILE_ENDINGS)
+@pytest.mark.parametrize("kept", [0.5, 0.98])
+def test_a_truncated_file_is_named_in_the_error(tmp_path: Path, ending: str, kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 999, (9, 30, 30)).astype(np.int16)
+    path = save(tmp_path / f"scan{ending}", noise)
+    os.truncate(path, int(path.stat().st_size * kept))
+    with pytest.raises(UnreadableImage, match="scan"):
+        read_image([path])
+
+
+def test_a_file_with_a_changed_byte_is_unreadable(tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii.gz", np.random.default_rng(0).random((9, 30, 30)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="scan"):
+        read_image([path])
+
+
+def test_what_is_no_image_is_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "scan.nii.gz").write_text("no image")
+    with pytest.raises(UnreadableImage, match="scan"):
+        read_image([tmp_path / "scan.nii.gz"])
+
+
+def test_a_sheared_header_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii", np.ones((3, 4, 5), np.float32))
+    content = bytearray(path.read_bytes())
+    content[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
+    content[280:328] = np.array([1, 0.3, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0], np.float32).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="right angles") as caught:
+        read_image([path])
+    assert "sform" in caught.value.hint
+
+
+def test_a_missing_file_and_an_unknown_format_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match=r"none\.nii"):
+        read_image([tmp_path / "none.nii"])
+    with pytest.raises(UnsupportedFormat, match=r"scan\.png"):
+        read_image([tmp_path / "scan.png"])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_in_a_nifti_file_is_not_passed_over(tmp_path: Path, value: float, kind: type) -> None:
+    array = np.ones((3, 4, 5), kind)
+    array[-1, -1, -1] = value
+    with pytest.raises(NonFiniteImage, match="scan"):
+        read_image([save(tmp_path / "scan.nii.gz", array)])
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, 256.0])
+def test_a_label_that_is_no_small_whole_number_is_refused(tmp_path: Path, value: float) -> None:
+    array = np.zeros((3, 4, 5), np.float32)
+    array[1, 1, 1] = value
+    with pytest.raises(UnexpectedLabel, match="label"):
+        read_labels(save(tmp_path / "label.nii.gz", array))
+
+
+def test_labels_saved_as_floats_are_read(tmp_path: Path) -> None:
+    array = np.arange(60, dtype=np.float64).reshape(3, 4, 5)
+    assert np.array_equal(read_labels(save(tmp_path / "label.nii", array)).array, array)
+
+
+def test_a_full_disk_leaves_what_was_there(
+    tmp_path: Path, blob, oblique: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = blob(oblique)
+    path = tmp_path / "a.nii"
+    write_labels(path, labels, ())
+    before = path.read_bytes()
+
+    def full(image: object, name: str, **options: object) -> None:
+        Path(name).write_bytes(before[:500])  # some of ITK's writers stop in silence
+
+    def no_room(beside: Path, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(volume_module.sitk, "WriteImage", full)
+    with pytest.raises(NotWritable):
+        write_labels(path, labels, ())
+    monkeypatch.setattr(volume_module, "_claim", no_room)
+    with pytest.raises(DiskFull):
+        write_labels(path, labels, ())
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.labels.json", "a.nii"]
+
+
+def test_an_unknown_output_format_writes_nothing(tmp_path: Path, blob, oblique: Grid) -> None:
+    with pytest.raises(UnsupportedFormat):
+        write_labels(tmp_path / "a.png", blob(oblique), ())
+    assert not list(tmp_path.iterdir())
+
+
+def test_canonical_axes_are_those_nearest_to_lps_and_no_voxel_moves(any_grid: Grid, blob) -> None:
+    labels = blob(any_grid)
+    turned = canonical(labels)
+    reference = sitk.GetImageFromArray(labels.array)
+    reference.SetSpacing(any_grid.spacing_zyx_mm[::-1])
+    reference.SetOrigin(any_grid.origin_lps_mm)
+    reference.SetDirection(any_grid.direction_lps)
+    reference = sitk.DICOMOrient(reference, "LPS")
+    assert np.array_equal(turned.array, sitk.GetArrayFromImage(reference))
+    assert turned.grid.origin_lps_mm == pytest.approx(reference.GetOrigin())
+    assert turned.grid.spacing_zyx_mm == pytest.approx(reference.GetSpacing()[::-1])
+    assert turned.grid.direction_lps == pytest.approx(reference.GetDirection())
+
+
+def test_image_and_label_are_turned_alike(any_grid: Grid, blob) -> None:
+    labels = blob(any_grid)
+    image = ImageVolume(np.stack([labels.array, labels.array * 2]).astype(np.float32), any_grid)
+    turned = canonical(image)
+    assert np.array_equal(turned.array[1], canonical(labels).array * 2.0)
+    assert turned.grid == canonical(labels).grid
+
+
+def test_a_mismatch_says_how_far_the_corners_are_apart(oblique: Grid) -> None:
+    moved = replace(oblique, origin_lps_mm=(40.1, -25.0, 110.0))  # 0.1 of 1.2 mm allowed
+    oblique.require_match(moved, "image", "label")
+    moved = replace(oblique, origin_lps_mm=(40.5, -25.0, 110.0))
+    with pytest.raises(GeometryMismatch, match=r"up to 0\.5 mm apart"):
+        oblique.require_match(moved, "image", "label")
+    # A slightly longer voxel only shows at the far corner.
+    longer = replace(oblique, spacing_zyx_mm=(3.02, 1.2, 1.6))
+    assert oblique.displacement_mm(longer) == pytest.approx(0.02 * 19)
+    with pytest.raises(GeometryMismatch):
+        oblique.require_match(longer, "image", "label")
+
+
+def test_labels_with_several_channels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match="2 channels"):
+        read_labels(save(tmp_path / "label.nii", np.ones((2, 3, 4, 5), np.uint8)))
+
+
+def test_grids_of_other_shapes_never_match(oblique: Grid) -> None:
+    labels = LabelVolume(np.zeros((1, 1, 1), np.uint8), replace(oblique, shape_zyx=(1, 1, 1)))
+    assert not oblique.matches(labels.grid, tolerance_mm=1e9)
