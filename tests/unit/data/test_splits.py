@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from u2net_platform.data.splits import split_cases
 from u2net_platform.errors import InvalidRecipe, TooFewCases
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.text(max_size=5), min_size=1, max_size=60, unique=True),
     st.integers(0, 4),
@@ -24,6 +25,7 @@ def test_every_case_is_in_exactly_one_part_whatever_the_order(
     assert split.training
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(5, 300))
 def test_the_five_folds_test_every_case_once(count: int) -> None:
     ids = [f"case{index}" for index in range(count)]

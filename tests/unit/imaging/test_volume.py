@@ -98,6 +98,14 @@ def test_a_file_with_a_changed_byte_is_unreadable(tmp_path: Path) -> None:
         read_image([path])
 
 
+@pytest.mark.parametrize("missing", [1, 8, 9])
+def test_a_file_that_ends_before_its_checksum_is_unreadable(tmp_path: Path, missing: int) -> None:
+    path = save(tmp_path / "scan.nii.gz", np.random.default_rng(0).random((9, 30, 30)))
+    os.truncate(path, path.stat().st_size - missing)
+    with pytest.raises(UnreadableImage, match="scan"):
+        read_image([path])
+
+
 def test_what_is_no_image_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").write_text("no image")
     with pytest.raises(UnreadableImage, match="scan"):
