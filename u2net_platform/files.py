@@ -26,7 +26,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="".join(target.suffixes), dir=target.parent)
+        suffix = "".join(target.suffixes)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -117,7 +118,7 @@ def storage_errors(target: Path) -> Iterator[None]:
 
 def _storage_error(target: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"No room is left on the disk for {target}", "Free some space, then repeat.")
+        return DiskFull(f"No room is left on the disk for {target}", "Free some, then repeat.")
     return NotWritable(
         f"{target} cannot be written: {error.strerror or error}",
         "Choose another place, or change its permissions.",

@@ -127,10 +127,15 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
         plugin, catalog = DomainPlugin.load(bright_folder), Catalog.open(settings.database_url)
         spec = plugin.spec.model_dump(mode="json")
         catalog.domains.add(spec, "bright", plugin.digest, str(bright_folder))
+        split = {
+            "test": ["case_0", "case_1", "case_2"],
+            "validation": ["case_3"],
+            "training": [f"case_{k}" for k in range(4, 12)],
+        }
         catalog.runs.create(
             RunRecord(
                 id=plugin.digest, kind="train", mode="joint", domains=("bright",), recipe={},
-                seed=7, fold=1, device="cpu", directory="r",
+                seed=7, fold=1, device="cpu", directory="r", fingerprints={"bright": {"split": split}},
             )
         )  # fmt: skip
         store = WeightStore(settings.weights_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from u2net_platform.cli import catalog, domain, info, predict
+from u2net_platform.cli import catalog, domain, info, model, predict, train
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -18,8 +18,12 @@ app = typer.Typer(
 )
 
 app.add_typer(domain.app, name="domain")
-app.add_typer(catalog.app, name="catalog")
+app.command()(train.prepare)
+app.command()(train.train)
+app.command()(train.adapt)
 app.command()(predict.predict)
 app.command()(predict.evaluate)
+app.add_typer(model.app, name="model")
+app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)

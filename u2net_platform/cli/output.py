@@ -72,7 +72,7 @@ def emit(
     if _json_wanted():
         _write_envelope({"data": data}, failure)
     else:
-        _console(stderr=False).print(render(data))
+        console(stderr=False).print(render(data))
     if failure is not None:
         if not _json_wanted():
             _talk_of(failure)
@@ -96,7 +96,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[s
         TimeElapsedColumn(),
         TextColumn("{task.fields[latest]}", markup=False),
     )
-    with Progress(*columns, console=_console(stderr=True)) as bar:
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, latest="")
         yield lambda latest: bar.update(task, advance=1, latest=latest)
 
@@ -105,7 +105,8 @@ def _json_wanted() -> bool:
     return bool(click.get_current_context().meta.get(_JSON, False))
 
 
-def _console(stderr: bool) -> Console:
+def console(stderr: bool) -> Console:
+    """A rich console on one of the two streams."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

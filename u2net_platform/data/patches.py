@@ -78,9 +78,7 @@ def _random_centre(
     )
 
 
-def _within(
-    centre: NDArray[np.int32], shape: Sequence[int], patch: Shape
-) -> NDArray[np.int64]:
+def _within(centre: NDArray[np.int32], shape: Sequence[int], patch: Shape) -> NDArray[np.int64]:
     low = [min(size // 2, side // 2) for side, size in zip(shape, patch, strict=True)]
     high = [
         max(side - size + size // 2, side // 2) for side, size in zip(shape, patch, strict=True)
@@ -88,16 +86,14 @@ def _within(
     return np.clip(centre.astype(np.int64), low, high)
 
 
-def cut(
-    array: NDArray[Element], centre: NDArray[np.int64], size: Shape
-) -> NDArray[Element]:
+def cut(array: NDArray[Element], centre: NDArray[np.int64], size: Shape) -> NDArray[Element]:
     """A box of the last three axes around a centre, zero beyond the array."""
     start = centre - np.array(size) // 2
     inside = [
         slice(max(0, first), max(0, min(side, first + width)))
         for first, side, width in zip(start, array.shape[-3:], size, strict=True)
     ]
-    part = array[(..., *inside)]
+    part = array[..., inside[0], inside[1], inside[2]]
     before = [max(0, -int(first)) for first in start]
     padding = [(0, 0)] * (array.ndim - 3) + [
         (low, width - low - have)

@@ -53,6 +53,18 @@ def score_case(
     }
 
 
+def dice_by_class(
+    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
+) -> dict[int, float]:
+    """Dice in 0..1 of each foreground class that is in either volume, out of `classes`."""
+    found = {}
+    for value in range(1, classes):
+        mine, theirs = reference == value, prediction == value
+        if total := int(mine.sum()) + int(theirs.sum()):
+            found[value] = 2 * int((mine & theirs).sum()) / total
+    return found
+
+
 def _score_class(
     reference: NDArray[np.bool_],
     prediction: NDArray[np.bool_],

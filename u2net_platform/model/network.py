@@ -179,7 +179,9 @@ class UniversalUNet(nn.Module):
         common = self.architecture.common_patch_zyx
         if common is not None and tuple(shape_zyx) != common:
             x = F.interpolate(x, size=common, mode="trilinear", align_corners=False)
-        logits = self._logits(x.contiguous(memory_format=torch.channels_last_3d), self._domain(domain))
+        logits = self._logits(
+            x.contiguous(memory_format=torch.channels_last_3d), self._domain(domain)
+        )
         if logits.shape[2:] != shape_zyx:
             logits = F.interpolate(logits, size=shape_zyx, mode="trilinear", align_corners=False)
         return logits
@@ -224,7 +226,11 @@ def _decode(
         x = x + run(f"refine{level}", x)
         if level in SUPERVISED_LEVELS:
             own = domain.heads[SUPERVISED_LEVELS.index(level)](x)
-            logits = own if logits is None else own + _enlarge(logits, own, domain.topology.strides_zyx[level])
+            logits = (
+                own
+                if logits is None
+                else own + _enlarge(logits, own, domain.topology.strides_zyx[level])
+            )
     assert logits is not None
     return logits
 

@@ -64,7 +64,7 @@ class Plateau:
             "waited": 0.0,
         }
 
-    def rate(self, cycle: int) -> float | None:
+    def rate(self, cycle: int) -> float | None:  # noqa: ARG002
         return self._state["rate"] if self._state["rate"] >= SMALLEST_RATE else None
 
     def observe(self, loss: float) -> None:

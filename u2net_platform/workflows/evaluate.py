@@ -13,7 +13,6 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
-from u2net_platform.data.splits import split_cases
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import EmptyLabel, InvalidDataset, MissingFile
 from u2net_platform.evaluation.metrics import ClassScores, score_case
@@ -39,8 +38,9 @@ def cases_of(
     dataset = open_dataset(data_dir_of(record.domain, catalog, directory))
     names = [case.id for case in dataset.training]
     if part != "all":
-        run = catalog.runs.get(record.run_id)
-        names = getattr(split_cases(names, run.fold, run.seed), part)
+        # As the run noted it: a split made anew would move once cases join the data set.
+        split = catalog.runs.get(record.run_id).fingerprints[record.domain]["split"]
+        names = split[part]
     cases = [case for case in dataset.training if case.label and case.id in names]
     if not cases:
         raise InvalidDataset(

@@ -1,0 +1,245 @@
+"""`u2net prepare`, `u2net train` and `u2net adapt`: from data to published versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from u2net_platform.cli.output import Json, emit, progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from u2net_platform.training.trainer import Watcher
+    from u2net_platform.workflows.train import Finished, Request
+
+
+class Mode(StrEnum):
+    universal = "universal"
+    shared = "shared"
+    independent = "independent"
+
+
+class Architecture(StrEnum):
+    compact = "compact"
+    paper = "paper"
+
+
+RecipeName = Annotated[str, typer.Option("--recipe", help="default, paper, or a TOML file.")]
+Cycles = Annotated[int | None, typer.Option(min=1, help="Passes over the domains.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.1, help="Fix the cycles so that they fit into this time.")
+]
+Rate = Annotated[float | None, typer.Option("--learning-rate", help="Instead of the recipe's.")]
+BatchVoxels = Annotated[
+    int | None,
+    typer.Option(help="Bound on a batch; patches follow. 524288 suits 2 cores, 4194304 a GPU."),
+]
+Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
+Seed = Annotated[int, typer.Option(help="Decides weights and batches.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of time.")]
+Resume = Annotated[str | None, typer.Option(help="Go on with this run instead.")]
+
+
+def prepare(
+    domain: Annotated[str, typer.Argument(help="A domain that was added.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The data set, if not where the catalog has it.")
+    ] = None,
+    recipe: RecipeName = "default",
+    batch_voxels: BatchVoxels = None,
+    fold: Fold = 0,
+    _json: Json = False,
+) -> None:
+    """Plan a domain and prepare its cases; training does the same where it is missing.
+
+    \b
+    Examples:
+      u2net prepare heart
+      u2net prepare heart --data Task02_Heart --batch-voxels 4194304
+    """
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.settings import Settings
+    from u2net_platform.training.recipe import Recipe
+    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.prepare import prepare_domain
+
+    settings = Settings()
+    catalog = Catalog.open(settings.database_url)
+    plugin = load_added(domain, settings, catalog)
+    directory = data_dir_of(domain, catalog, data)
+    chosen = Recipe.load(recipe, batch_voxels=batch_voxels)
+    with progress(f"Preparing {domain}") as done:
+        ready = prepare_domain(
+            settings.prepared_dir, plugin, directory, fold, chosen.batch_voxels, done
+        )
+    split = {part: len(ids) for part, ids in vars(ready.split).items()}
+    emit({"domain": domain, "split": split, "plan": ready.plan}, _plan)
+
+
+def train(
+    domains: Annotated[
+        list[str] | None, typer.Argument(help="Domains that were added, with their data.")
+    ] = None,
+    resume: Resume = None,
+    mode: Annotated[
+        Mode, typer.Option(help="What is shared; independent trains one network a domain.")
+    ] = Mode.universal,
+    architecture: Annotated[Architecture, typer.Option()] = Architecture.compact,
+    recipe: RecipeName = "default",
+    cycles: Cycles = None,
+    minutes: Minutes = None,
+    learning_rate: Rate = None,
+    batch_voxels: BatchVoxels = None,
+    fold: Fold = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 1,
+    _json: Json = False,
+) -> None:
+    """Train one network on several domains, one batch of each in turn, and publish versions.
+
+    Ctrl-C writes a checkpoint first. A checkpoint is also written every 90 seconds.
+
+    \b
+    Examples:
+      u2net train heart hippocampus --minutes 30
+      u2net train heart hippocampus prostate --recipe paper --architecture paper --device cuda
+      u2net train --resume 20260131-120000-1a2b
+    """
+    from u2net_platform.training.recipe import Recipe
+    from u2net_platform.workflows.train import Request
+
+    names = _exactly_one(domains or [], resume)
+    if resume:
+        _emit([_resumed(resume)])
+        return
+    chosen = Recipe.load(
+        recipe, cycles=cycles, learning_rate=learning_rate, batch_voxels=batch_voxels
+    )
+    groups = [[name] for name in names] if mode is Mode.independent else [names]
+    requests = [
+        Request(
+            domains=tuple(group),
+            recipe=chosen,
+            mode=mode.value,
+            architecture=architecture.value,
+            seed=seed,
+            fold=fold,
+            device=device,
+            workers=workers,
+            minutes=minutes / len(groups) if minutes else None,
+        )
+        for group in groups
+    ]
+    _emit([_started(request) for request in requests])
+
+
+def adapt(
+    domain: Annotated[str, typer.Argument(help="The new domain, added and with its data.")],
+    base: Annotated[
+        str, typer.Option("--from", help="A version of a universal network: heart, heart:3.")
+    ],
+    recipe: RecipeName = "default",
+    cycles: Cycles = None,
+    minutes: Minutes = None,
+    learning_rate: Rate = None,
+    batch_voxels: BatchVoxels = None,
+    fold: Fold = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 1,
+    _json: Json = False,
+) -> None:
+    """Train a new domain on the frozen backbone of a version: older domains stay as they are.
+
+    \b
+    Examples:
+      u2net adapt spleen --from heart:3
+      u2net adapt spleen --from heart --minutes 10
+    """
+    from u2net_platform.training.recipe import Recipe
+    from u2net_platform.workflows.train import Request
+
+    chosen = Recipe.load(
+        recipe, cycles=cycles, learning_rate=learning_rate, batch_voxels=batch_voxels
+    )
+    request = Request(
+        domains=(domain,),
+        recipe=chosen,
+        base=base,
+        seed=seed,
+        fold=fold,
+        device=device,
+        workers=workers,
+        minutes=minutes,
+    )
+    _emit([_started(request)])
+
+
+def _exactly_one(names: list[str], resume: str | None) -> list[str]:
+    if bool(names) == bool(resume):
+        raise typer.BadParameter("name domains to train, or a run with --resume")
+    if len(set(names)) < len(names):
+        raise typer.BadParameter("a domain is named twice")
+    return names
+
+
+def _started(request: Request) -> Finished:
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.train import start
+
+    with _display() as (watcher, on_prepare):
+        return start(Settings(), request, watcher, on_prepare)
+
+
+def _resumed(run_id: str) -> Finished:
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.train import resume
+
+    with _display() as (watcher, on_prepare):
+        return resume(Settings(), run_id, watcher, on_prepare)
+
+
+@contextmanager
+def _display() -> Iterator[tuple[Watcher, Callable[[str, str], None]]]:
+    from u2net_platform.cli.training_display import training_display
+
+    with training_display() as display:
+        yield display, display.on_prepare
+
+
+def _emit(finished: list[Finished]) -> None:
+    data = {
+        "runs": [one.run for one in finished],
+        "versions": [version for one in finished for version in one.versions],
+    }
+    emit(data, _versions)
+
+
+def _versions(data: dict[str, Any]) -> Table:
+    from u2net_platform.cli.model import version_table
+
+    return version_table(data["versions"])
+
+
+def _plan(data: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    plan = data["plan"]
+    table = Table("", data["domain"], show_header=True)
+    table.add_row("spacing z y x, mm", " ".join(f"{side:g}" for side in plan.spacing_zyx_mm))
+    for key in ("shape_zyx", "patch_zyx"):
+        table.add_row(key.replace("_zyx", " z y x"), " ".join(map(str, getattr(plan, key))))
+    pools = [sum(stride[axis] == 2 for stride in plan.strides_zyx) for axis in range(3)]
+    table.add_row("poolings z y x", " ".join(map(str, pools)))
+    table.add_row("batch", str(plan.batch_size))
+    for part, cases in data["split"].items():
+        table.add_row(f"{part} cases", str(cases))
+    return table

@@ -1,0 +1,90 @@
+"""The whole state of a run in one file: tensors as safetensors, the rest as JSON in its header.
+
+No pickle: what a stranger put there can be refused or misread, but never run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from u2net_platform.errors import DigestMismatch, NothingToResume
+from u2net_platform.files import atomic_path
+
+STATE_KEY = "u2net"
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
+    """Replace the checkpoint, atomically.
+
+    Raises:
+        DiskFull, NotWritable: the one before is still there.
+    """
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(whole, temporary, metadata={STATE_KEY: json.dumps(state)})
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and state as they were saved.
+
+    Raises:
+        NothingToResume: there is none yet.
+        DigestMismatch: it is damaged.
+    """
+    if not path.exists():
+        raise NothingToResume(f"{path} does not exist", "Start the run anew, without --resume.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads(file.metadata()[STATE_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DigestMismatch(f"{path} is damaged: {error}", "Start the run anew.") from error
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }
+
+
+def optimiser_tensors(
+    optimiser: Optimizer, parameters: list[tuple[str, nn.Parameter]]
+) -> dict[str, Tensor]:
+    """The optimiser's memory of each parameter, as `<parameter>/<what>`."""
+    memory = optimiser.state_dict()["state"]
+    return {
+        f"{name}/{what}": tensor
+        for index, (name, _) in enumerate(parameters)
+        for what, tensor in memory.get(index, {}).items()
+        if tensor is not None
+    }
+
+
+def restore_optimiser(
+    optimiser: Optimizer,
+    parameters: list[tuple[str, nn.Parameter]],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Give an optimiser its memory back."""
+    content = optimiser.state_dict()
+    content["state"] = {
+        index: memory
+        for index, (name, _) in enumerate(parameters)
+        if (memory := without_prefix(name, tensors))
+    }
+    optimiser.load_state_dict(content)

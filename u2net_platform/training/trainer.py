@@ -1,0 +1,352 @@
+"""The training loop: one batch of each domain in turn, and nothing lost when it is stopped."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from u2net_platform.data.augmentation import Augmenter
+from u2net_platform.data.patches import Batch, PatchSource, PatchStream
+from u2net_platform.data.plan import Plan
+from u2net_platform.data.store import PreparedCase
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.errors import Diverged, Interrupted
+from u2net_platform.evaluation.metrics import dice_by_class
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.model.losses import LOSSES
+from u2net_platform.model.network import UniversalUNet
+from u2net_platform.model.partition import train_only
+from u2net_platform.tracking.recorder import Recorder
+from u2net_platform.training.checkpoint import (
+    load_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+    with_prefix,
+    without_prefix,
+)
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.training.schedule import WARM_UP_CYCLES, schedule_of
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CHECKPOINT_SECONDS = 90.0
+VALIDATIONS = 8  # in a run, the last one at its end
+VALIDATION_CASES = 8  # of a domain, while training
+CURVE_CYCLES = 10  # a point of a loss curve is their mean
+TRAINING_SHARE = 0.85  # of a budget of minutes; the rest is for validation and checkpoints
+MOMENTUM = 0.99
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+@dataclass(frozen=True)
+class TrainingDomain:
+    """A domain's prepared cases, and how it is seen."""
+
+    plugin: DomainPlugin
+    plan: Plan
+    training: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What belongs to a run beside its recipe.
+
+    owners: whose weights are trained; all others stay as they are, bit for bit.
+    minutes: where given, the number of cycles is fixed after the warm-up, from its speed.
+    """
+
+    seed: int
+    device: torch.device
+    workers: int
+    owners: frozenset[str]
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step, done. `cycles` is how many there will be, as far as is known."""
+
+    cycle: int
+    cycles: int
+    domain: str
+    loss: float
+    seconds: float
+
+
+class Watcher(Protocol):
+    """Whoever wants to see a run go by."""
+
+    def on_step(self, step: Step) -> None: ...
+
+    def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None:
+        """Mean Dice (0..1) by domain."""
+
+
+class Trainer:
+    """Trains a network on its domains in `directory`, where its checkpoint lies.
+
+    The result on the CPU depends on seed, recipe, data and the number of threads, and not on
+    workers, interruptions or time; with `minutes`, also on the number of cycles that were fixed.
+    """
+
+    def __init__(
+        self,
+        network: UniversalUNet,
+        domains: Mapping[str, TrainingDomain],
+        recipe: Recipe,
+        options: Options,
+        directory: Path,
+    ) -> None:
+        self.network = network.to(options.device)
+        self.domains = domains
+        self.options = options
+        self.curves: Curves = {}
+        self.step = 0
+        self._file = directory / CHECKPOINT_FILE
+        self._recipe = recipe
+        self._schedule = schedule_of(recipe)
+        self._loss = LOSSES[recipe.loss]
+        self._parameters = train_only(network, set(options.owners))
+        self._optimiser = _optimiser(recipe, [p for _, p in self._parameters], options.device)
+        self._average = _average(self.network, recipe.average)
+        self._clock = _Clock()
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, with the number of cycles that was fixed."""
+        return self._recipe
+
+    @property
+    def result(self) -> UniversalUNet:
+        """The network to publish: its moving average, where the recipe keeps one."""
+        if self._average is None:
+            return self.network
+        averaged = self._average.module
+        assert isinstance(averaged, UniversalUNet)
+        return averaged
+
+    def resume(self) -> None:
+        """Take up the checkpoint.
+
+        Raises:
+            NothingToResume, DigestMismatch: there is none that can be read.
+        """
+        tensors, state = load_checkpoint(self._file)
+        self.network.load_state_dict(without_prefix("network", tensors))
+        memory = without_prefix("optimiser", tensors)
+        restore_optimiser(self._optimiser, self._parameters, memory)
+        if self._average is not None:
+            self._average.load_state_dict(without_prefix("average", tensors))
+        self.step, self.curves = state["step"], state["curves"]
+        self._set_cycles(state["cycles"])
+        self._schedule.restore(state["schedule"])
+        self._clock.losses = state["losses"]
+
+    def run(self, watcher: Watcher, recorder: Recorder) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+            Diverged: the loss is not finite; the last checkpoint is from before.
+            DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
+        """
+        stream = PatchStream(self._sources(), self.options.seed)
+        batches = stream.from_step(self.step, self.options.workers)
+        with _signals() as stopped:
+            while (rate := self._rate()) is not None:
+                self._one_step(next(batches), rate, watcher)
+                if self.step % len(self.domains) == 0:
+                    self._end_cycle(watcher, recorder)
+                if stopped.name:
+                    self.save()
+                    raise Interrupted(
+                        f"Stopped by {stopped.name} after step {self.step}; nothing is lost",
+                        "Go on with --resume.",
+                    )
+                if self._clock.since_checkpoint() > CHECKPOINT_SECONDS:
+                    self.save()
+        self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        tensors = with_prefix("network", self.network.state_dict())
+        memory = optimiser_tensors(self._optimiser, self._parameters)
+        tensors |= with_prefix("optimiser", memory)
+        if self._average is not None:
+            tensors |= with_prefix("average", self._average.state_dict())
+        state: dict[str, Any] = {
+            "step": self.step,
+            "cycles": self._recipe.cycles,
+            "schedule": self._schedule.state(),
+            "curves": self.curves,
+            "losses": self._clock.losses,
+        }
+        save_checkpoint(self._file, tensors, state)
+        self._clock.saved_at = time.monotonic()
+
+    @property
+    def cycle(self) -> int:
+        """Whole cycles done."""
+        return self.step // len(self.domains)
+
+    def _rate(self) -> float | None:
+        return None if self.cycle >= self._recipe.cycles else self._schedule.rate(self.cycle)
+
+    def _sources(self) -> dict[str, PatchSource]:
+        rates = self._recipe.augmentation
+        return {
+            name: PatchSource(
+                domain.training,
+                Augmenter(domain.plugin.spec.augmentation, rates, domain.plan.patch_zyx),
+                domain.plan.batch_size,
+            )
+            for name, domain in self.domains.items()
+        }
+
+    def _one_step(self, batch: Batch, rate: float, watcher: Watcher) -> None:
+        started = time.monotonic()
+        loss = self._optimise(batch, rate)
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"The loss of {batch.domain} is {loss} at step {self.step}",
+                "Lower the learning rate, or check the data: u2net domain check.",
+            )
+        self._schedule.observe(loss)
+        self._clock.losses.setdefault(batch.domain, []).append(loss)
+        seconds = time.monotonic() - started
+        watcher.on_step(Step(self.cycle, self._recipe.cycles, batch.domain, loss, seconds))
+        self.step += 1
+
+    def _optimise(self, batch: Batch, rate: float) -> float:
+        device = self.options.device
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        # Not zero but None: a domain that is not in the batch gets no step, and so no decay.
+        self._optimiser.zero_grad(set_to_none=True)
+        logits = self.network(batch.images.to(device), domain=batch.domain)
+        loss: Tensor = self._loss(logits, batch.labels.to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_([p for _, p in self._parameters], self._recipe.clip_norm)
+        self._optimiser.step()
+        return loss.item()
+
+    def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
+        if self._average is not None:
+            self._average.update_parameters(self.network)
+        if self.options.minutes is not None and self.cycle == WARM_UP_CYCLES:
+            self._set_cycles(self._cycles_for(self.options.minutes))
+        last = self.cycle >= self._recipe.cycles
+        if self.cycle % CURVE_CYCLES == 0 or last:
+            losses = {f"loss/{name}": float(np.mean(v)) for name, v in self._clock.losses.items()}
+            self._clock.losses = {}
+            self._note(losses, recorder)
+        if last or self.cycle % max(1, self._recipe.cycles // VALIDATIONS) == 0:
+            dice = self._validate()
+            watcher.on_validation(self.cycle, dice)
+            self._note({f"dice/{name}": value for name, value in dice.items()}, recorder)
+
+    def _cycles_for(self, minutes: float) -> int:
+        """Cycles that fit into the minutes, at the speed so far."""
+        seconds = self._clock.since_start() / self.cycle
+        return max(WARM_UP_CYCLES + 1, int(minutes * 60 * TRAINING_SHARE / seconds))
+
+    def _set_cycles(self, cycles: int) -> None:
+        """Fix the length of the run; the schedule starts from its state before."""
+        state = self._schedule.state()
+        self._recipe = self._recipe.model_copy(update={"cycles": cycles})
+        self._schedule = schedule_of(self._recipe)
+        self._schedule.restore(state)
+
+    def _note(self, points: dict[str, float], recorder: Recorder) -> None:
+        for name, value in points.items():
+            self.curves.setdefault(name, []).append((self.cycle, value))
+        recorder.log_metrics(points, self.cycle)
+
+    def _validate(self) -> dict[str, float]:
+        """Mean Dice (0..1) over classes and validation cases, by domain, on the plan's grid."""
+        found = {}
+        for name, domain in self.domains.items():
+            cases = domain.validation[:VALIDATION_CASES]
+            values = [value for case in cases for value in self._dice(domain, case)]
+            if values:
+                found[name] = float(np.mean(values))
+        return found
+
+    def _dice(self, domain: TrainingDomain, case: PreparedCase) -> list[float]:
+        predictor = Predictor(self.result, domain.plugin, domain.plan, self.options.device)
+        found = predictor.predict_prepared(case.image)
+        return list(dice_by_class(case.labels, found, domain.plugin.spec.classes).values())
+
+
+@dataclass
+class _Clock:
+    """Times of this process, and the losses since the last point of a curve."""
+
+    started_at: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    def since_start(self) -> float:
+        return time.monotonic() - self.started_at
+
+    def since_checkpoint(self) -> float:
+        return time.monotonic() - self.saved_at
+
+
+@dataclass
+class _Stopped:
+    name: str = ""
+
+
+@contextmanager
+def _signals() -> Iterator[_Stopped]:
+    """Note SIGINT and SIGTERM instead of dying in the middle of a step."""
+    stopped = _Stopped()
+
+    def note(number: int, _: FrameType | None) -> None:
+        stopped.name = signal.Signals(number).name
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:
+    decay = recipe.weight_decay
+    if recipe.optimiser == "sgd":
+        return SGD(parameters, recipe.learning_rate, MOMENTUM, weight_decay=decay, nesterov=True)
+    kind = Adam if recipe.optimiser == "adam" else AdamW
+    fused = device.type in ("cpu", "cuda")  # one pass over the weights
+    return kind(parameters, recipe.learning_rate, weight_decay=decay, fused=fused)
+
+
+def _average(network: UniversalUNet, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+
+    def update(averages: Any, currents: Any, seen: Any) -> None:
+        # Short runs forget their start faster than the decay alone would let them.
+        keep = min(decay, (1 + int(seen)) / (10 + int(seen)))
+        torch._foreach_lerp_(averages, currents, 1 - keep)
+
+    return AveragedModel(network, multi_avg_fn=torch.no_grad()(update))

@@ -1,0 +1,81 @@
+"""From a data set's folder to a plan and cases that training can read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from u2net_platform.data.dataset import Case, open_dataset
+from u2net_platform.data.integrity import digest_of_case
+from u2net_platform.data.plan import Fingerprint, Plan, derive_plan, take_fingerprint
+from u2net_platform.data.splits import Split, split_cases
+from u2net_platform.data.store import PreparedCase, PreparedStore, prepare_cases
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.errors import TooFewCases
+from u2net_platform.files import write_text
+
+OnCase = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PreparedDomain:
+    """A domain's plan and cases for one fold; the test cases are not among them."""
+
+    plugin: DomainPlugin
+    fingerprint: Fingerprint
+    plan: Plan
+    split: Split
+    training: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+
+
+def prepare_domain(
+    root: Path,
+    plugin: DomainPlugin,
+    data_dir: Path,
+    fold: int,
+    batch_voxels: int,
+    on_case: OnCase,
+) -> PreparedDomain:
+    """Plan a domain and prepare its cases below `root`; what is there already is kept.
+
+    The plan never looks at the fold's test cases either: for CT it holds their statistics.
+
+    Raises:
+        MissingFile, InvalidDataset, InvalidCases, TooFewCases: the data set is at fault.
+        NotWritable, DiskFull: nothing half-written stays.
+    """
+    dataset = open_dataset(data_dir)
+    cases = {case.id: case for case in dataset.training if case.label is not None}
+    if not cases:
+        raise TooFewCases(f"{data_dir} has no labelled case", "Add labels to its cases.")
+    split = split_cases(list(cases), fold)
+    training, watched = (
+        [cases[name] for name in part] for part in (split.training, split.validation)
+    )
+    fingerprint = _fingerprint(root, plugin, training + watched, on_case)
+    plan = derive_plan(plugin.spec, fingerprint, batch_voxels)
+    store = PreparedStore(root)
+    ready = prepare_cases(store, plugin, plan, training + watched, on_case)
+    return PreparedDomain(
+        plugin, fingerprint, plan, split, ready[: len(training)], ready[len(training) :]
+    )
+
+
+def _fingerprint(
+    root: Path, plugin: DomainPlugin, cases: Sequence[Case], on_case: OnCase
+) -> Fingerprint:
+    """Taken once for the same files and plugin, then read."""
+    digests = sorted(digest_of_case(case) for case in cases)
+    key = hashlib.sha256("".join([plugin.digest, *digests]).encode()).hexdigest()
+    file = root / plugin.name / f"fingerprint-{key}.json"
+    try:
+        return Fingerprint.model_validate_json(file.read_text("utf-8"))
+    except (FileNotFoundError, ValidationError):
+        fingerprint = take_fingerprint(plugin, cases, on_case)
+        write_text(file, fingerprint.model_dump_json(indent=2))
+        return fingerprint

@@ -1,0 +1,340 @@
+"""A training run from its first case to its published versions."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
+from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.errors import Conflict, IncompatibleParts, Interrupted, NothingToResume
+from u2net_platform.files import exclusive, write_text
+from u2net_platform.inference.device import choose_device
+from u2net_platform.model.network import UniversalUNet, build_network
+from u2net_platform.model.partition import BACKBONE
+from u2net_platform.model.topology import LEVELS, Architecture, Topology
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
+from u2net_platform.tracking.recorder import Recorder
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
+from u2net_platform.workflows.add_domain import data_dir_of, load_added
+from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.versions import parse_reference
+
+REQUEST_FILE = "run.json"
+LOCK_FILE = "lock"
+PAPER_PATCH_ZYX = (128, 128, 128)
+
+OnPrepare = Callable[[str, str], None]
+
+
+class Request(BaseModel):
+    """All that decides a run beside its data; kept in the run's folder, so that it can go on.
+
+    mode: `universal` shares pointwise weights; `shared` shares everything but stems and heads;
+        `independent` is `shared` with one domain. Source: paper, section 3.
+    base: the version whose backbone a new domain is trained on, frozen, as `heart:3`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domains: tuple[str, ...] = Field(min_length=1)
+    recipe: Recipe
+    mode: Literal["universal", "shared", "independent"] = "universal"
+    architecture: Literal["compact", "paper"] = "compact"
+    base: str | None = None
+    seed: int = 0
+    fold: int = 0
+    device: str = "auto"
+    workers: int = Field(default=1, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
+    plans: dict[str, str] = {}
+    mlflow_run_id: str | None = None
+
+    @model_validator(mode="after")
+    def _domains_fit_the_mode(self) -> Self:
+        if len(set(self.domains)) < len(self.domains):
+            raise ValueError("a domain is named twice")
+        if len(self.domains) > 1 and (self.mode == "independent" or self.base):
+            raise ValueError("an independent or adapted run has one domain")
+        return self
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A completed run and the versions that came of it."""
+
+    run: RunRecord
+    versions: tuple[VersionRecord, ...]
+    curves: Mapping[str, list[tuple[int, float]]]
+
+
+def start(
+    settings: Settings, request: Request, watcher: Watcher, on_prepare: OnPrepare
+) -> Finished:
+    """Prepare, train and publish; returns when it is done.
+
+    Raises:
+        U2NetError: the reason, with a remedy. The run can be resumed where it began to train.
+    """
+    catalog = Catalog.open(settings.database_url)
+    device = choose_device(request.device)
+    base = catalog.versions.get(*parse_reference(request.base)) if request.base else None
+    if base is not None:
+        request = request.model_copy(update={"base": base.reference})
+        _refuse_other_mode(base)
+    prepared = _prepare(settings, catalog, request, on_prepare)
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    recorder = MLflowRecorder(settings, run_id)
+    request = request.model_copy(
+        update={
+            "plans": {name: domain.plan.digest for name, domain in prepared.items()},
+            "mlflow_run_id": recorder.run_id,
+        }
+    )
+    directory = settings.runs_dir / run_id
+    with exclusive(directory / LOCK_FILE):
+        write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
+        catalog.runs.create(_record(run_id, request, prepared, directory, str(device)))
+        recorder.log_params(_parameters(request))
+        for name, one in prepared.items():
+            recorder.log_text(one.plugin.spec.model_dump_json(indent=2), f"{name}/spec.json")
+            recorder.log_text(one.plan.model_dump_json(indent=2), f"{name}/plan.json")
+        return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, False)
+
+
+def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrepare) -> Finished:
+    """Go on with a run that was stopped or killed, to the weights it would have reached.
+
+    Raises:
+        UnknownRecord, NothingToResume: there is no such run, or it is completed.
+        RunBusy: another process works on it.
+        IncompatibleParts: its data or its plugins have changed since.
+    """
+    catalog = Catalog.open(settings.database_url)
+    record = catalog.runs.get(run_id)
+    if record.status == "completed":
+        raise NothingToResume(f"{run_id} is completed", "See its versions: u2net model list")
+    directory = Path(record.directory)
+    try:
+        request = Request.model_validate_json((directory / REQUEST_FILE).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise NothingToResume(f"{directory} is gone", "Start the run anew.") from error
+    with exclusive(directory / LOCK_FILE):
+        prepared = _prepare(settings, catalog, request, on_prepare)
+        changed = [name for name, one in prepared.items() if request.plans[name] != one.plan.digest]
+        if changed or record.fingerprints != _fingerprints(prepared):
+            raise IncompatibleParts(
+                f"the data or plugins of {run_id} have changed since it began",
+                "Put them back as they were, or start a new run.",
+            )
+        recorder = MLflowRecorder(settings, run_id, request.mlflow_run_id)
+        return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, True)
+
+
+@dataclass(frozen=True)
+class _Run:
+    settings: Settings
+    catalog: Catalog
+    run_id: str
+    request: Request
+    prepared: Mapping[str, PreparedDomain]
+    recorder: Recorder
+
+    @property
+    def directory(self) -> Path:
+        return self.settings.runs_dir / self.run_id
+
+    def go(self, watcher: Watcher, resuming: bool) -> Finished:
+        trainer = self._trainer()
+        if resuming:
+            self._take_up(trainer)
+        self.catalog.runs.update(self.run_id, "running", trainer.step)
+        try:
+            trainer.run(watcher, self.recorder)
+            versions = self._publish(trainer)
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
+            self.catalog.runs.update(self.run_id, status, trainer.step)
+            self.recorder.finish(status)
+            if isinstance(error, Interrupted):
+                error.hint = f"Go on with: u2net train --resume {self.run_id}"
+            raise
+        published = [version.model_dump(mode="json") for version in versions]
+        self.recorder.log_text(json.dumps(published, indent=2), "versions.json")
+        run = self.catalog.runs.update(self.run_id, "completed", trainer.step)
+        self.recorder.finish("completed")
+        return Finished(run, versions, trainer.curves)
+
+    def _take_up(self, trainer: Trainer) -> None:
+        try:
+            trainer.resume()
+        except NothingToResume:
+            # Killed before its first checkpoint: its beginning is its checkpoint.
+            return
+
+    def _trainer(self) -> Trainer:
+        request = self.request
+        owners = set(request.domains) | (set() if request.base else {BACKBONE})
+        options = Options(
+            seed=request.seed,
+            device=choose_device(request.device),
+            workers=request.workers,
+            owners=frozenset(owners),
+            minutes=request.minutes,
+        )
+        domains = {
+            name: TrainingDomain(one.plugin, one.plan, one.training, one.validation)
+            for name, one in self.prepared.items()
+        }
+        return Trainer(self._network(), domains, request.recipe, options, self.directory)
+
+    def _network(self) -> UniversalUNet:
+        base = self._base()
+        architecture = (
+            Architecture.model_validate(base.backbone_architecture)
+            if base
+            else architecture_of(self.request)
+        )
+        topologies = {n: topology_of(one, architecture) for n, one in self.prepared.items()}
+        network = build_network(architecture, topologies, self.request.seed)
+        if base:
+            weights = WeightStore(self.settings.weights_dir).get(base.backbone_digest)
+            network.load_owner(BACKBONE, weights)
+        return network
+
+    def _base(self) -> VersionRecord | None:
+        if self.request.base is None:
+            return None
+        return self.catalog.versions.get(*parse_reference(self.request.base))
+
+    def _publish(self, trainer: Trainer) -> tuple[VersionRecord, ...]:
+        """Weights first, then rows; a domain that a killed run published already stays."""
+        store = WeightStore(self.settings.weights_dir)
+        network = trainer.result
+        backbone = store.put(network.owner_state(BACKBONE))
+        base = self._base()
+        if base and base.backbone_digest != backbone:
+            raise Conflict("the frozen backbone has changed", "A fault of the program: report it.")
+        return tuple(
+            self._published(name, network, backbone, store.put(network.owner_state(name)), trainer)
+            for name in self.request.domains
+        )
+
+    def _published(
+        self, name: str, network: UniversalUNet, backbone: str, own: str, trainer: Trainer
+    ) -> VersionRecord:
+        for version in self.catalog.versions.list(name):
+            if version.run_id == self.run_id:
+                return version
+        one = self.prepared[name]
+        curve = trainer.curves.get(f"dice/{name}")
+        topology = topology_of(one, network.architecture)
+        return self.catalog.versions.publish(
+            NewVersion(
+                domain=name,
+                backbone_digest=backbone,
+                backbone_architecture=network.architecture.model_dump(mode="json"),
+                domain_digest=own,
+                spec=one.plugin.spec.model_dump(mode="json"),
+                plugin_digest=one.plugin.digest,
+                plan=one.plan.model_dump(mode="json"),
+                run_id=self.run_id,
+                architecture=topology.model_dump(mode="json"),
+                metrics={"validation": {"dice": curve[-1][1]}} if curve else {},
+            )
+        )
+
+
+def architecture_of(request: Request) -> Architecture:
+    """The architecture that a run's mode and flags ask for."""
+    return Architecture(
+        name=request.architecture,
+        convolutions="separable" if request.mode == "universal" else "dense",
+        common_patch_zyx=PAPER_PATCH_ZYX if request.architecture == "paper" else None,
+    )
+
+
+def topology_of(domain: PreparedDomain, architecture: Architecture) -> Topology:
+    """The domain's own geometry; in the paper's architecture all have the same."""
+    plan, spec = domain.plan, domain.plugin.spec
+    paper = architecture.name == "paper"
+    return Topology(
+        in_channels=len(spec.channels),
+        classes=spec.classes,
+        kernels_zyx=((3, 3, 3),) * LEVELS if paper else plan.kernels_zyx,
+        strides_zyx=((2, 2, 2),) * (LEVELS - 1) if paper else plan.strides_zyx,
+    )
+
+
+def _prepare(
+    settings: Settings, catalog: Catalog, request: Request, on_prepare: OnPrepare
+) -> dict[str, PreparedDomain]:
+    prepared = {}
+    for name in request.domains:
+        catalog.domains.get(name)  # a run's domains are rows of the catalog
+        prepared[name] = prepare_domain(
+            settings.prepared_dir,
+            load_added(name, settings, catalog),
+            data_dir_of(name, catalog, None),
+            request.fold,
+            request.recipe.batch_voxels,
+            lambda case, name=name: on_prepare(name, case),  # type: ignore[misc]
+        )
+    return prepared
+
+
+def _refuse_other_mode(base: VersionRecord) -> None:
+    if Architecture.model_validate(base.backbone_architecture).convolutions != "separable":
+        raise IncompatibleParts(
+            f"{base.reference} is not of a universal network",
+            "Adapt onto a version that was trained with --mode universal.",
+        )
+
+
+def _record(
+    run_id: str,
+    request: Request,
+    prepared: Mapping[str, PreparedDomain],
+    directory: Path,
+    device: str,
+) -> RunRecord:
+    return RunRecord(
+        id=run_id,
+        kind="adapt" if request.base else "train",
+        mode=request.mode,
+        domains=request.domains,
+        recipe=request.recipe.model_dump(mode="json"),
+        seed=request.seed,
+        fold=request.fold,
+        device=device,
+        directory=str(directory.resolve()),
+        fingerprints=_fingerprints(prepared),
+        base_version=request.base,
+        mlflow_run_id=request.mlflow_run_id,
+    )
+
+
+def _fingerprints(prepared: Mapping[str, PreparedDomain]) -> dict[str, dict[str, object]]:
+    """Of each domain: its data in numbers, and which case was used for what."""
+    return {
+        name: one.fingerprint.model_dump(mode="json")
+        | {"split": {part: list(ids) for part, ids in vars(one.split).items()}}
+        for name, one in prepared.items()
+    }
+
+
+def _parameters(request: Request) -> dict[str, object]:
+    recipe = request.recipe.model_dump(mode="json")
+    rest = request.model_dump(mode="json", exclude={"recipe", "plans", "mlflow_run_id"})
+    return {f"recipe/{key}": value for key, value in recipe.items()} | rest
