@@ -161,19 +161,33 @@ def write_labels(path: Path, labels: LabelVolume, names: tuple[str, ...]) -> Non
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
     stem = stem_of(path)
-    image = to_sitk(labels.array, labels.grid)
+    _write(path, to_sitk(labels.array, labels.grid), labels.array[None])
+    legend = {str(value): name for value, name in enumerate(("background", *names))}
+    write_text(path.with_name(f"{stem}.labels.json"), json.dumps(legend, indent=2) + "\n")
+
+
+def write_array(path: Path, array: NDArray[Any], grid: Grid) -> None:
+    """Write channels (c z y x) whole or not at all: one as a 3-D file, several as a 4-D one.
+
+    Raises:
+        UnsupportedFormat, NotWritable, DiskFull: as `write_labels`.
+    """
+    stem_of(path)
+    channels = [to_sitk(channel, grid) for channel in array]
+    _write(path, sitk.JoinSeries(channels) if len(channels) > 1 else channels[0], array)
+
+
+def _write(path: Path, image: Any, array: NDArray[Any]) -> None:
     with atomic_path(path) as temporary:
         # The writers of some formats say nothing when the disk is full, hence the second look.
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-            whole = np.array_equal(_read(temporary)[0][0], labels.array)
+            whole = np.array_equal(_read(temporary)[0], array)
         except (RuntimeError, UnreadableImage):
             whole = False
         if not whole:
-            _claim(temporary, labels.array.nbytes)
+            _claim(temporary, array.nbytes)
             raise NotWritable(f"{path} cannot be written", "Choose another place or format.")
-    legend = {str(value): name for value, name in enumerate(("background", *names))}
-    write_text(path.with_name(f"{stem}.labels.json"), json.dumps(legend, indent=2) + "\n")
 
 
 def stem_of(path: Path) -> str:
