@@ -1,0 +1,117 @@
+"""A sheet of pictures: what was predicted, what is true, and how training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from u2net_platform.files import atomic_path
+
+# Seen apart by the colour-blind. Source: Okabe & Ito 2008, Color Universal Design.
+COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
+PLANES = ("axial", "coronal", "sagittal")  # across z, y, x
+INCHES = 2.2
+DPI = 110
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A case in one row. The volumes are z y x in canonical orientation, classes from 1."""
+
+    title: str
+    image: NDArray[np.floating[Any]]
+    reference: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+    spacing_zyx_mm: tuple[float, float, float]
+
+
+def write_sheet(
+    path: Path, rows: Sequence[SheetRow], curves: Mapping[str, Sequence[tuple[int, float]]]
+) -> None:
+    """Write a PNG: one row a case, and below them one panel a curve of (step, value).
+
+    Each row shows the axial, coronal and sagittal slice with most of the reference on it;
+    predicted contours are solid, true ones dashed, in one colour per class. The part of a curve's
+    name before its first `/` chooses the panel: `loss/heart` and `loss/liver` share one.
+
+    Raises:
+        NotWritable, DiskFull: there is no sheet then, or still the one before.
+    """
+    panels: dict[str, dict[str, Sequence[tuple[int, float]]]] = {}
+    for name, points in curves.items():
+        panel, _, line = name.partition("/")
+        panels.setdefault(panel, {})[line or panel] = points
+    figure = Figure(figsize=(3 * INCHES, INCHES * (len(rows) + 1.2)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    *bands, last = np.atleast_1d(
+        np.asarray(figure.subfigures(len(rows) + 1, 1, height_ratios=[1] * len(rows) + [1.2]))
+    )
+    for band, row in zip(bands, rows, strict=True):
+        band.suptitle(row.title, fontsize=8)
+        for axis, axes in enumerate(band.subplots(1, 3)):
+            _draw_slice(axes, row, axis)
+    if panels:
+        found = np.atleast_1d(np.asarray(last.subplots(1, len(panels))))
+        for axes, (panel, lines) in zip(found, panels.items(), strict=True):
+            _draw_curves(axes, panel, lines)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def best_slice(reference: NDArray[np.uint8], axis: int) -> int:
+    """Index along `axis` of the slice with the most foreground; the middle one if there is none."""
+    others = tuple(other for other in range(3) if other != axis)
+    counts = np.count_nonzero(reference, axis=others)
+    return int(counts.argmax()) if counts.any() else reference.shape[axis] // 2
+
+
+def _draw_slice(axes: Axes, row: SheetRow, axis: int) -> None:
+    index = best_slice(row.reference, axis)
+    down_mm, across_mm = (mm for other, mm in enumerate(row.spacing_zyx_mm) if other != axis)
+    low, high = np.percentile(row.image, (1, 99))
+    # Rows of an axial slice run to the back of the patient; z runs up.
+    axes.imshow(
+        np.moveaxis(row.image, axis, 0)[index],
+        cmap="gray",
+        vmin=low,
+        vmax=high,
+        aspect=down_mm / across_mm,
+        origin="upper" if axis == 0 else "lower",
+    )
+    _draw_contours(axes, np.moveaxis(row.prediction, axis, 0)[index], "solid")
+    _draw_contours(axes, np.moveaxis(row.reference, axis, 0)[index], "dashed")
+    axes.set_axis_off()
+    axes.set_title(f"{PLANES[axis]} {index}", fontsize=6)
+
+
+def _draw_contours(axes: Axes, classes: NDArray[np.uint8], style: str) -> None:
+    for value in range(1, int(classes.max()) + 1):
+        mask = classes == value
+        if mask.any():
+            colour = COLOURS[(value - 1) % len(COLOURS)]
+            # A border of background closes the contour of what touches the edge.
+            padded = np.pad(mask, 1).astype(float)
+            down, across = (np.arange(-1, size + 1) for size in mask.shape)
+            axes.contour(
+                across, down, padded, levels=[0.5], colors=[colour], linestyles=style, linewidths=1
+            )
+
+
+def _draw_curves(axes: Axes, panel: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    for name, points in lines.items():
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
+    axes.set_title(panel, fontsize=8)
+    axes.set_xlabel("step", fontsize=7)
+    axes.tick_params(labelsize=6)
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(fontsize=6)
