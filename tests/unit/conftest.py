@@ -135,7 +135,8 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
         catalog.runs.create(
             RunRecord(
                 id=plugin.digest, kind="train", mode="joint", domains=("bright",), recipe={},
-                seed=7, fold=1, device="cpu", directory="r", fingerprints={"bright": {"split": split}},
+                seed=7, fold=1, device="cpu", directory="r",
+                fingerprints={"bright": {"split": split}},
             )
         )  # fmt: skip
         store = WeightStore(settings.weights_dir)

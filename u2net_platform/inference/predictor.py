@@ -61,7 +61,7 @@ class Predictor:
         mode = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
-            volume = torch.from_numpy(np.ascontiguousarray(image))
+            volume = torch.tensor(image)  # a copy: a prepared image is a read-only file
             return sliding_window(volume, self.plan.patch_zyx, self._probabilities, self.batch_size)
         finally:
             for module, training in mode:

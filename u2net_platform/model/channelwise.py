@@ -22,7 +22,7 @@ def channelwise_conv3d(x: Tensor, weight: Tensor, stride_zyx: Triple = (1, 1, 1)
 
     Args:
         x: b c z y x. Anything but five axes is refused: torch would take it for an unbatched one.
-        weight: c 1 kz ky kx, odd kernel.
+        weight: c 1 kz ky kx, each side of the kernel 1 or 3.
 
     Source: paper, section 2.2.
     """
@@ -68,31 +68,46 @@ def _unstrided(gradient: Tensor, x: Tensor, stride: Triple) -> Tensor:
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
-    channels, depth, kernel_depth = x.shape[1], x.shape[2], weight.shape[2]
-    padding = _same(weight)
+    """One 2D weight gradient for each plane of the kernel, which is 1 or 3 planes deep.
+
+    A plane pairs slice z of the gradient with slice z - 1, z or z + 1 of x. Pairing the slices of
+    the whole batch at once copies nothing, but also pairs the end of one volume with the beginning
+    of the next; what these few pairs add is taken off again.
+    """
+    ours, theirs = _slices(gradient), _slices(x)
+    middle = weight.shape[2] // 2
     of_weight = torch.zeros_like(weight)
-    for plane in range(kernel_depth):
-        shift = plane - kernel_depth // 2
-        first, last = max(0, -shift), min(depth, depth - shift)
-        if first >= last:  # the volume is thinner than the kernel: this plane saw padding alone
-            continue
-        of_weight[:, :, plane] = torch.ops.aten.convolution_backward(
-            _slices(gradient, first, last),
-            _slices(x, first + shift, last + shift),
-            weight[:, :, plane],
-            None,
-            [1, 1],
-            padding[1:],
-            [1, 1],
-            False,
-            [0, 0],
-            channels,
-            [False, True, False],
-        )[1]
+    of_weight[:, :, middle] = _plane_gradient(ours, theirs, weight)
+    if middle == 0 or x.shape[2] == 1:  # in a single slice the outer planes see padding alone
+        return of_weight
+    starts = torch.arange(1, len(x), device=x.device) * x.shape[2]
+    ends = starts - 1
+    of_weight[:, :, 0] = _plane_gradient(ours[1:], theirs[:-1], weight)
+    of_weight[:, :, 2] = _plane_gradient(ours[:-1], theirs[1:], weight)
+    if len(starts):
+        of_weight[:, :, 0] -= _plane_gradient(ours[starts], theirs[ends], weight)
+        of_weight[:, :, 2] -= _plane_gradient(ours[ends], theirs[starts], weight)
     return of_weight
 
 
-def _slices(x: Tensor, first: int, last: int) -> Tensor:
-    """Planes first..last of every volume as a batch of images: b c z y x to (b z) c y x."""
-    planes = x.permute(0, 2, 3, 4, 1)[:, first:last]
-    return planes.flatten(0, 1).permute(0, 3, 1, 2)
+def _plane_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Weight gradient of a channel-wise 2D convolution of x; both n c y x."""
+    result: Tensor = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight[:, :, 0],
+        None,
+        [1, 1],
+        _same(weight)[1:],
+        [1, 1],
+        False,
+        [0, 0],
+        x.shape[1],
+        [False, True, False],
+    )[1]
+    return result
+
+
+def _slices(x: Tensor) -> Tensor:
+    """The slices of all volumes as a batch of images, without a copy: b c z y x to (b z) c y x."""
+    return x.permute(0, 2, 3, 4, 1).flatten(0, 1).permute(0, 3, 1, 2)

@@ -17,24 +17,12 @@ from torch.nn import functional as F
 
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.model.channelwise import Triple, channelwise_conv3d
+from u2net_platform.model.norm import InstanceNorm
 from u2net_platform.model.partition import BACKBONE, owned_by
 from u2net_platform.model.topology import LEVELS, Architecture, Topology, Unit, units
 
 SLOPE = 0.01
 SUPERVISED_LEVELS = (0, 1, 2)  # 0 is the output; paper-like deep supervision adds the other two
-
-
-class Norm(nn.Module):
-    """Affine instance norm. As a group norm of one channel a group, which torch computes in the
-    channels-last layout, where its own instance norm first copies the volume."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, x.shape[1], self.weight, self.bias)
 
 
 class Convolution(nn.Module):
@@ -56,8 +44,8 @@ class Adapter(nn.Module):
     def __init__(self, unit: Unit, kernel_zyx: Triple) -> None:
         super().__init__()
         self.spatial = Convolution(unit.c_in, 1, kernel_zyx)
-        self.norm_in = Norm(unit.c_in)
-        self.norm_out = Norm(unit.c_out)
+        self.norm_in = InstanceNorm(unit.c_in)
+        self.norm_out = InstanceNorm(unit.c_out)
 
     def forward(self, x: Tensor, pointwise: nn.Module, stride_zyx: Triple) -> Tensor:
         x = _activate(self.norm_in(channelwise_conv3d(x, self.spatial.weight, stride_zyx)))
@@ -71,7 +59,7 @@ class DenseShared(nn.Module):
         super().__init__()
         side = 1 if unit.kind == "point" else 3
         self.convolution = Convolution(unit.c_out, unit.c_in, (side, side, side))
-        self.norm = Norm(unit.c_out)
+        self.norm = InstanceNorm(unit.c_out)
 
     def forward(self, x: Tensor, stride_zyx: Triple) -> Tensor:
         return _activate(self.norm(self.convolution(x, stride_zyx)))
@@ -102,7 +90,7 @@ class Domain(nn.Module):
         self.topology = topology
         channels = architecture.channels
         self.stem = Convolution(channels[0], topology.in_channels, topology.kernels_zyx[0])
-        self.stem_norm = Norm(channels[0])
+        self.stem_norm = InstanceNorm(channels[0])
         self.adapters = nn.ModuleDict()
         if architecture.convolutions == "separable":
             for unit in units(architecture):
@@ -119,7 +107,7 @@ class Domain(nn.Module):
 def _domain_half(unit: Unit, topology: Topology) -> nn.Module:
     if unit.kind == "separable":
         return Adapter(unit, topology.kernels_zyx[unit.level])
-    return Norm(unit.c_out)
+    return InstanceNorm(unit.c_out)
 
 
 class UniversalUNet(nn.Module):
@@ -179,9 +167,7 @@ class UniversalUNet(nn.Module):
         common = self.architecture.common_patch_zyx
         if common is not None and tuple(shape_zyx) != common:
             x = F.interpolate(x, size=common, mode="trilinear", align_corners=False)
-        logits = self._logits(
-            x.contiguous(memory_format=torch.channels_last_3d), self._domain(domain)
-        )
+        logits = self._logits(x, self._domain(domain))
         if logits.shape[2:] != shape_zyx:
             logits = F.interpolate(logits, size=shape_zyx, mode="trilinear", align_corners=False)
         return logits
@@ -195,7 +181,9 @@ class UniversalUNet(nn.Module):
         def run(name: str, x: Tensor) -> Tensor:
             return self._unit(self.units[name], x, domain)
 
-        x = _activate(domain.stem_norm(domain.stem(x)))
+        # One channel lies the same in both layouts, and the default one would spread from there.
+        x = domain.stem(x).contiguous(memory_format=torch.channels_last_3d)
+        x = _activate(domain.stem_norm(x))
         skips = []
         for level in range(LEVELS):
             x = x + run(f"encoder{level}_b", run(f"encoder{level}_a", x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import signal
 import time
@@ -48,6 +49,7 @@ VALIDATION_CASES = 8  # of a domain, while training
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
 TRAINING_SHARE = 0.85  # of a budget of minutes; the rest is for validation and checkpoints
 MOMENTUM = 0.99
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 Curves = dict[str, list[tuple[int, float]]]
 
@@ -165,6 +167,7 @@ class Trainer:
             Diverged: the loss is not finite; the last checkpoint is from before.
             DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
         """
+        keep_freed_memory()
         stream = PatchStream(self._sources(), self.options.seed)
         batches = stream.from_step(self.step, self.options.workers)
         with _signals() as stopped:
@@ -308,6 +311,17 @@ class _Clock:
 
     def since_checkpoint(self) -> float:
         return time.monotonic() - self.saved_at
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory: every step asks for the same volumes again.
+
+    By default they go back to the system, which then clears every page anew, in each step.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @dataclass
