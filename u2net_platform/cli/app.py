@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from u2net_platform.cli import catalog, domain, info, model, predict, train
+from u2net_platform.cli import catalog, demo, domain, info, model, predict, train
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -27,3 +27,4 @@ app.add_typer(model.app, name="model")
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)
+app.command()(demo.demo)

@@ -209,7 +209,7 @@ def _render_list(data: dict[str, Any]) -> Table:
 
 
 def _render_show(data: dict[str, Any]) -> str:
-    from u2net_platform.workflows.new_domain import to_toml
+    from u2net_platform.domains.toml import to_toml
 
     facts = [
         f"# {key}: {data[key]}"

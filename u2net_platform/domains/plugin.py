@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "domain.toml"
 HOOKS_FILE = "plugin.py"
+CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
-from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.plugin import CARD_FILE, DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.workflows.new_domain import CARD_FILE, to_toml
+from u2net_platform.domains.toml import to_toml
 
 _SHAPE_ZYX = (6, 8, 10)
 _SPACING_ZYX_MM = (3.0, 1.0, 1.0)

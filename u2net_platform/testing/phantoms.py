@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from u2net_platform.domains.plugin import SPEC_FILE
+from u2net_platform.domains.plugin import CARD_FILE, SPEC_FILE
 from u2net_platform.domains.spec import Augmentation, DataCard, DomainSpec, Intensity, Label
+from u2net_platform.domains.toml import to_toml
 from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory, write_text
 from u2net_platform.imaging.volume import Grid, write_array
-from u2net_platform.workflows.new_domain import CARD_FILE, to_toml
 
 TEST_CASES = 2  # without labels, in imagesTs
 LICENCE = "CC0-1.0"

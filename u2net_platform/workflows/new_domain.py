@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from u2net_platform.data.dataset import Dataset
-from u2net_platform.domains.plugin import SPEC_FILE
+from u2net_platform.domains.plugin import CARD_FILE, SPEC_FILE
 from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.domains.toml import to_toml
 from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory
 
-CARD_FILE = "README.md"
 NOT_STATED = "not stated"
 
 
@@ -36,26 +34,6 @@ def write_plugin(name: str, dataset: Dataset, target: Path) -> Path:
         (temporary / SPEC_FILE).write_text(to_toml(spec), encoding="utf-8")
         (temporary / CARD_FILE).write_text(_data_card(spec, dataset), encoding="utf-8")
     return directory
-
-
-def to_toml(spec: DomainSpec) -> str:
-    """The text of a domain.toml that `DomainSpec.load` reads back as the same spec."""
-    content = spec.model_dump(mode="json")
-    tables = {key: content.pop(key) for key, value in [*content.items()] if isinstance(value, dict)}
-    labels = content.pop("labels")
-    blocks = [_lines(content)]
-    blocks += [f"[[labels]]\n{_lines(label)}" for label in labels]
-    blocks += [f"[{key}]\n{_lines(table)}" for key, table in tables.items()]
-    return "\n".join(blocks)
-
-
-def _lines(table: Mapping[str, Any]) -> str:
-    return "".join(f"{key} = {_scalar(value)}\n" for key, value in table.items())
-
-
-def _scalar(value: Any) -> str:
-    # JSON's scalars and lists are TOML's, but for surrogate pairs and a bare DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _spec_of(name: str, dataset: Dataset) -> DomainSpec:

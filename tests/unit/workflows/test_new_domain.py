@@ -6,9 +6,10 @@ import pytest
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.domains.toml import to_toml
 from u2net_platform.errors import InvalidSpec, NotWritable
 from u2net_platform.testing.contract import check_plugin
-from u2net_platform.workflows.new_domain import to_toml, write_plugin
+from u2net_platform.workflows.new_domain import write_plugin
 
 
 def test_a_plugin_for_a_data_set_is_ready_to_use(msd_folder: Path, tmp_path: Path) -> None:
