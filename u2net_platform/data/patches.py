@@ -7,6 +7,7 @@ see the same batches, and a domain sees the same whether others train beside it 
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -125,8 +126,15 @@ class PatchStream(Dataset[Batch]):
                 sampler=_Counting(step),
                 num_workers=workers,
                 prefetch_factor=4 if workers else None,
+                worker_init_fn=_leave_signals_to_the_run,
             )
         )
+
+
+def _leave_signals_to_the_run(_: int) -> None:
+    """Ctrl-C reaches a whole process group: the run stops in its own time, and its workers then."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Counting:
