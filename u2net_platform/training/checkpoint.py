@@ -5,6 +5,7 @@ No pickle: what a stranger put there can be refused or misread, but never run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,10 @@ from torch.optim import Optimizer
 
 from u2net_platform.errors import DigestMismatch, NothingToResume
 from u2net_platform.files import atomic_path
+from u2net_platform.model.partition import tensors_digest
 
 STATE_KEY = "u2net"
+DIGEST_KEY = "sha256"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
@@ -28,8 +31,10 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: dict[str, 
         DiskFull, NotWritable: the one before is still there.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(state)
     with atomic_path(path) as temporary:
-        save_file(whole, temporary, metadata={STATE_KEY: json.dumps(state)})
+        metadata = {STATE_KEY: text, DIGEST_KEY: _digest(whole, text)}
+        save_file(whole, temporary, metadata=metadata)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -43,10 +48,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise NothingToResume(f"{path} does not exist", "Start the run anew, without --resume.")
     try:
         with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()[STATE_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            text, digest = (file.metadata()[key] for key in (STATE_KEY, DIGEST_KEY))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError) as error:
         raise DigestMismatch(f"{path} is damaged: {error}", "Start the run anew.") from error
+    if _digest(tensors, text) != digest:
+        raise DigestMismatch(f"{path} is damaged: its digest differs", "Start the run anew.")
+    return tensors, json.loads(text)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    return hashlib.sha256(f"{tensors_digest(tensors)}{text}".encode()).hexdigest()
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -154,7 +154,8 @@ class Trainer:
         restore_optimiser(self._optimiser, self._parameters, memory)
         if self._average is not None:
             self._average.load_state_dict(without_prefix("average", tensors))
-        self.step, self.curves = state["step"], state["curves"]
+        self.step = state["step"]
+        self.curves = {name: [(k, v) for k, v in curve] for name, curve in state["curves"].items()}
         self._set_cycles(state["cycles"])
         self._schedule.restore(state["schedule"])
         self._clock.losses = state["losses"]

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from u2net_platform.errors import InvalidRecipe
+from u2net_platform.training.recipe import BUNDLED, Recipe
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_recipe_is_found_by_its_name(name: str) -> None:
+    assert Recipe.load(name).name == name
+
+
+def test_the_paper_s_recipe_is_the_paper_s() -> None:
+    recipe = Recipe.load("paper")
+    assert (recipe.loss, recipe.optimiser, recipe.schedule) == ("lovasz_focal", "adam", "plateau")
+    assert (recipe.learning_rate, recipe.weight_decay) == (3e-4, 1e-5)
+    assert recipe.average is None
+    assert recipe.clip_norm is None
+
+
+def test_overrides_change_a_recipe_and_none_changes_nothing() -> None:
+    plain = Recipe.load("default")
+    changed = Recipe.load("default", cycles=7, learning_rate=None)
+    assert changed == plain.model_copy(update={"cycles": 7})
+
+
+def test_all_faults_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'name = "mine"\nloss = "hinge"\noptimiser = "adam"\nlearning_rate = -1\n'
+        'weight_decay = 0\nschedule = "plateau"\ncycles = 0\nbatch_voxels = 4096\n'
+        "colour = 3\n[augmentation]\nelastic = 2\n"
+    )
+    with pytest.raises(InvalidRecipe) as caught:
+        Recipe.load(str(file))
+    for fault in ("loss", "learning_rate", "cycles", "colour", "elastic", str(file)):
+        assert fault in caught.value.message
+
+
+@pytest.mark.parametrize("content", [None, b"name = ", b"\xff\xfe"])
+def test_a_recipe_that_cannot_be_read_names_its_file_and_the_bundled_ones(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidRecipe, match=r"mine\.toml") as caught:
+        Recipe.load(str(file))
+    assert all(name in caught.value.hint for name in BUNDLED)

@@ -1,0 +1,225 @@
+"""The loop: what it changes, what it leaves, and that a stop costs nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from u2net_platform.errors import Diverged, Interrupted, NothingToResume
+from u2net_platform.model.partition import tensors_digest
+from u2net_platform.tracking.recorder import NullRecorder
+from u2net_platform.training import trainer as module
+from u2net_platform.training.trainer import Step, Trainer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MakeTrainer = Callable[..., Trainer]
+Digests = Callable[[Trainer], tuple[str, str]]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    make_trainer: MakeTrainer, digests: Digests, spectator: Any
+) -> None:
+    found = []
+    for seed in (0, 0, 1):
+        trainer = make_trainer(seed=seed, cycles=2)
+        trainer.run(spectator(), NullRecorder())
+        found.append(digests(trainer))
+    assert found[0] == found[1]
+    assert found[0][0] != found[2][0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("steps", [3, 4])  # in the middle of a cycle, and at its end
+def test_a_run_that_was_stopped_reaches_the_weights_of_one_that_was_not(
+    number: signal.Signals,
+    steps: int,
+    make_trainer: MakeTrainer,
+    digests: Digests,
+    spectator: Any,
+) -> None:
+    whole = make_trainer("whole")
+    whole.run(spectator(), NullRecorder())
+
+    def stop(step: Step) -> None:
+        if len(first.steps) == steps:
+            os.kill(os.getpid(), number)
+
+    first = spectator(after_step=stop)
+    with pytest.raises(Interrupted, match=number.name):
+        make_trainer("stopped").run(first, NullRecorder())
+    assert len(first.steps) == steps
+    resumed = make_trainer("stopped", seed=0)
+    resumed.network.load_state_dict(make_trainer(seed=9).network.state_dict())
+    resumed.resume()
+    second = spectator()
+    resumed.run(second, NullRecorder())
+    assert len(second.steps) == 8 - steps
+    assert digests(resumed) == digests(whole)
+    assert resumed.curves == whole.curves
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"optimiser": "sgd", "average": None},
+        {"optimiser": "adam", "loss": "lovasz_focal", "schedule": "plateau", "average": None},
+    ],
+)
+def test_every_optimiser_and_schedule_can_be_resumed(
+    changed: dict[str, Any],
+    make_trainer: MakeTrainer,
+    digests: Digests,
+    spectator: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # An epoch of three steps, and no patience: the plateau's state matters at once.
+    monkeypatch.setattr("u2net_platform.training.schedule.EPOCH_STEPS", 3)
+    monkeypatch.setattr("u2net_platform.training.schedule.PATIENCE_EPOCHS", 1)
+    monkeypatch.setattr("u2net_platform.training.schedule.LEAST_GAIN", 10.0)
+    whole, stopped = make_trainer("whole", **changed), make_trainer("stopped", **changed)
+    whole.run(spectator(), NullRecorder())
+
+    def stop(step: Step) -> None:
+        if (step.cycle, step.domain) == (2, "cube"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        stopped.run(spectator(after_step=stop), NullRecorder())
+    resumed = make_trainer("stopped", **changed)
+    resumed.resume()
+    resumed.run(spectator(), NullRecorder())
+    assert digests(resumed) == digests(whole)
+
+
+def test_a_finished_run_that_is_resumed_has_nothing_left_to_do(
+    make_trainer: MakeTrainer, digests: Digests, spectator: Any
+) -> None:
+    done = make_trainer(cycles=1)
+    done.run(spectator(), NullRecorder())
+    again, seen = make_trainer(cycles=1), spectator()
+    again.resume()
+    again.run(seen, NullRecorder())
+    assert seen.steps == []
+    assert digests(again) == digests(done)
+
+
+def test_signals_are_handled_as_before_when_a_run_has_ended(
+    make_trainer: MakeTrainer, spectator: Any
+) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    make_trainer(cycles=1).run(spectator(), NullRecorder())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(make_trainer: MakeTrainer) -> None:
+    with pytest.raises(NothingToResume):
+        make_trainer("never").resume()
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd"])
+def test_only_the_owner_s_weights_change(
+    optimiser: str, make_trainer: MakeTrainer, spectator: Any
+) -> None:
+    trainer = make_trainer(owners={"slab"}, cycles=2, optimiser=optimiser, weight_decay=0.5)
+    owners = ("backbone", "cube", "slab")
+    before = {owner: tensors_digest(trainer.network.owner_state(owner)) for owner in owners}
+    del trainer.domains["cube"]  # type: ignore[attr-defined]
+    trainer.run(spectator(), NullRecorder())
+    for network in (trainer.network, trainer.result):
+        after = {owner: tensors_digest(network.owner_state(owner)) for owner in owners}
+        assert {owner for owner in owners if after[owner] != before[owner]} == {"slab"}
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_checkpoint(
+    make_trainer: MakeTrainer, spectator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0.0)
+    trainer = make_trainer()
+
+    def spoil(step: Step) -> None:
+        if step.cycle == 1:
+            with torch.no_grad():
+                trainer.network.domains["slab"].heads[0].bias.fill_(math.nan)
+
+    with pytest.raises(Diverged, match="slab is nan at step 3"):
+        trainer.run(spectator(after_step=spoil), NullRecorder())
+    assert (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_checkpoints_are_written_along_the_way(
+    make_trainer: MakeTrainer, spectator: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, seen = tmp_path / "run" / "checkpoint.safetensors", []
+    for seconds, expected in ((3600.0, [False] * 4), (0.0, [False, True, True, True])):
+        monkeypatch.setattr(module, "CHECKPOINT_SECONDS", seconds)
+        file.unlink(missing_ok=True)
+        seen = []
+        spectator_ = spectator(after_step=lambda _, seen=seen: seen.append(file.exists()))
+        make_trainer(cycles=2).run(spectator_, NullRecorder())
+        assert seen == expected
+        assert file.exists()
+
+
+def test_the_minutes_fix_the_number_of_cycles_after_the_warm_up(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WARM_UP_CYCLES", 2)
+    trainer = make_trainer(cycles=500)
+    object.__setattr__(trainer.options, "minutes", 1e-6)
+    seen = spectator()
+    trainer.run(seen, NullRecorder())
+    assert trainer.recipe.cycles == 3
+    assert len(seen.steps) == 6
+
+
+def test_curves_and_validations_are_noted_for_every_domain(
+    make_trainer: MakeTrainer, spectator: Any
+) -> None:
+    trainer, seen = make_trainer(cycles=3), spectator()
+    trainer.run(seen, NullRecorder())
+    assert [cycle for cycle, _ in seen.validations] == [1, 2, 3]
+    for name in ("cube", "slab"):
+        losses = [step.loss for step in seen.steps if step.domain == name]
+        [(cycle, mean)] = trainer.curves[f"loss/{name}"]
+        assert cycle == 3
+        assert mean == pytest.approx(sum(losses) / 3)
+        dice = [(cycle, values[name]) for cycle, values in seen.validations]
+        assert trainer.curves[f"dice/{name}"] == dice
+        assert all(0 <= value <= 1 for _, value in dice)
+
+
+def test_training_learns(make_trainer: MakeTrainer, spectator: Any) -> None:
+    trainer, seen = make_trainer(cycles=12, learning_rate=1e-2), spectator()
+    trainer.run(seen, NullRecorder())
+    for name in ("cube", "slab"):
+        losses = [step.loss for step in seen.steps if step.domain == name]
+        assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+def test_the_result_is_the_moving_average_of_the_weights(
+    make_trainer: MakeTrainer, spectator: Any
+) -> None:
+    trainer, seen = make_trainer(cycles=3, average=0.5), []
+
+    def note(step: Step) -> None:
+        if step.domain == "slab":  # the last of a cycle
+            seen.append({n: t.clone() for n, t in trainer.network.state_dict().items()})
+
+    trainer.run(spectator(after_step=note), NullRecorder())
+    name = "backbone.encoder0_a.weight"
+    average = seen[0][name]
+    for seen_before, weights in enumerate(seen[1:], start=1):
+        keep = min(0.5, (1 + seen_before) / (10 + seen_before))
+        average = keep * average + (1 - keep) * weights[name]
+    assert torch.allclose(trainer.result.state_dict()[name], average)
+    assert not torch.equal(trainer.result.state_dict()[name], seen[-1][name])
+    plain = make_trainer(average=None)
+    assert plain.result is plain.network
