@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from u2net_platform.data.augmentation import AugmentationRates, Augmenter
+from u2net_platform.domains.spec import Augmentation
+
+ALWAYS = AugmentationRates(elastic=1, rotation=1, scaling=1, mirroring=1)
+NEVER = AugmentationRates(elastic=0, rotation=0, scaling=0, mirroring=0)
+PATCH = (6, 8, 8)
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def volume(augmenter: Augmenter) -> Pair:
+    """Two channels of which the second is the labels: 0, 3 and 7, a step of which none is mean."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(np.array([0, 3, 7], np.uint8), size=augmenter.source_zyx)
+    return np.stack([rng.normal(size=labels.shape), labels]).astype(np.float32), labels
+
+
+def changed(rates: AugmentationRates, seed: int, spec: Augmentation | None = None) -> Pair:
+    augmenter = Augmenter(spec or Augmentation(), rates, PATCH)
+    return augmenter(*volume(augmenter), seed)
+
+
+def test_the_source_is_as_much_larger_as_shrinking_needs() -> None:
+    assert Augmenter(Augmentation(scaling=(0.7, 1.3)), ALWAYS, PATCH).source_zyx == (8, 11, 11)
+    assert Augmenter(Augmentation(scaling=(0.7, 0.9)), ALWAYS, PATCH).source_zyx == PATCH
+
+
+def test_a_change_depends_on_its_seed_alone() -> None:
+    first, again, other = (changed(ALWAYS, seed) for seed in (5, 5, 6))
+    for one, two, three in zip(first, again, other, strict=True):
+        assert np.array_equal(one, two)
+        assert not np.array_equal(one, three)
+
+
+def test_a_change_leaves_the_global_generators_as_they_were() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    before, expected = random.getstate(), np.random.get_state()
+    changed(ALWAYS, 5)
+    assert random.getstate() == before
+    found = np.random.get_state()
+    assert np.array_equal(found[1], expected[1])
+    assert found[2:] == expected[2:]
+
+
+def test_the_global_generators_do_not_change_what_comes_out() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    first = changed(ALWAYS, 5)[0]
+    random.seed(2)
+    np.random.seed(2)
+    assert np.array_equal(changed(ALWAYS, 5)[0], first)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_keep_to_their_values_and_types_and_shapes_are_the_patch_s(seed: int) -> None:
+    image, labels = changed(ALWAYS, seed)
+    assert image.shape == (2, *PATCH)
+    assert image.dtype == np.float32
+    assert labels.shape == PATCH
+    assert labels.dtype == np.uint8
+    assert set(np.unique(labels)) <= {0, 3, 7}
+
+
+def test_no_change_gives_the_middle_voxel_by_voxel() -> None:
+    augmenter = Augmenter(Augmentation(), NEVER, PATCH)
+    image, labels = volume(augmenter)
+    assert augmenter.source_zyx == (8, 10, 10)
+    found = augmenter(image, labels, 3)
+    assert np.array_equal(found[0], image[:, 1:7, 1:9, 1:9])
+    assert np.array_equal(found[1], labels[1:7, 1:9, 1:9])
+
+
+@pytest.mark.parametrize(("axis", "place"), [("z", 0), ("y", 1), ("x", 2)])
+def test_only_the_axes_of_the_spec_are_mirrored_and_image_and_labels_together(
+    axis: str, place: int
+) -> None:
+    spec = Augmentation.model_validate({"mirror_axes": (axis,)})
+    _, plain = changed(NEVER, 0)
+    rates = NEVER.model_copy(update={"mirroring": 1})
+    mirrored = 0
+    for seed in range(8):  # each axis is mirrored half the time
+        image, labels = changed(rates, seed, spec)
+        assert np.array_equal(image[1], labels)
+        if not np.array_equal(labels, plain):
+            assert np.array_equal(labels, np.flip(plain, place))
+            mirrored += 1
+    assert 0 < mirrored < 8
+
+
+@pytest.mark.parametrize(("axis", "place"), [("z", 0), ("y", 1), ("x", 2)])
+def test_a_turn_about_an_axis_leaves_the_place_along_it(axis: str, place: int) -> None:
+    spec = Augmentation.model_validate(
+        {"rotation_axes": (axis,), "rotation_degrees": 40, "scaling": (1, 3)}
+    )
+    augmenter = Augmenter(spec, NEVER.model_copy(update={"rotation": 1}), PATCH)
+    along = np.indices(augmenter.source_zyx)[place].astype(np.float32)
+    across = np.indices(augmenter.source_zyx)[(place + 1) % 3].astype(np.float32)
+    image, _ = augmenter(np.stack([along, across]), np.zeros(along.shape, np.uint8), 1)
+    others = tuple(index for index in range(3) if index != place)
+    assert np.allclose(image[0].min(axis=others), image[0].max(axis=others), atol=1e-3)
+    assert not np.allclose(image[1].min(axis=place), image[1][tuple([0] * 3)], atol=0.5)
+    assert np.ptp(image[1], axis=(place + 2) % 3).max() > 0.5  # turned: it changes along the third
