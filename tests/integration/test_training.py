@@ -1,0 +1,237 @@
+"""Runs from a data set's folder to published versions, and what stops them. One home for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.domains.discovery import find_plugin
+from u2net_platform.errors import IncompatibleParts, NothingToResume
+from u2net_platform.files import exclusive
+from u2net_platform.settings import Settings
+from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
+from u2net_platform.training.checkpoint import load_checkpoint
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.training.trainer import CHECKPOINT_FILE, Step
+from u2net_platform.workflows.add_domain import add_domain
+from u2net_platform.workflows.train import LOCK_FILE, Finished, Request, resume, start
+
+CYCLES, BATCH_VOXELS = 4, 32768
+TRAIN = ("train", "ball", "twin", "--device", "cpu", "--batch-voxels", str(BATCH_VOXELS))
+RUN = "from u2net_platform.cli import main; main()"
+# Dies in its seventh step, two steps after its last checkpoint.
+DIES = """
+import os, signal
+from u2net_platform.training import trainer
+trainer.CHECKPOINT_SECONDS, steps = 0.0, []
+optimise = trainer.Trainer._optimise
+def count(self, batch, rate):
+    steps.append(batch)
+    if len(steps) == 5:
+        trainer.CHECKPOINT_SECONDS = 1e9
+    if len(steps) == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return optimise(self, batch, rate)
+trainer.Trainer._optimise = count
+"""
+
+
+class Silent:
+    def on_step(self, step: Step) -> None: ...
+
+    def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None: ...
+
+
+def ignore(domain: str, case: str) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A home with three phantom domains and their data."""
+    root = tmp_path_factory.mktemp("training")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("U2NET_")]:
+            patch.delenv(name)
+        patch.setenv("U2NET_HOME", str(root / "home"))
+        patch.setenv("OMP_NUM_THREADS", "1")  # of subprocesses: the same sums as here
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        settings = Settings()
+        catalog = Catalog.open(settings.database_url)
+        for kind, cases in (("ball", 7), ("twin", 3), ("ct_organ", 3)):
+            write_phantom_plugin(kind, settings.plugins_dir)
+            data = write_phantom(kind, root / "data", cases, seed=0)
+            add_domain(find_plugin(kind, settings), catalog, data)
+        yield settings
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def catalog(settings: Settings) -> Catalog:
+    return Catalog.open(settings.database_url)
+
+
+@pytest.fixture(scope="module")
+def whole(settings: Settings) -> Finished:
+    """A run that nothing stopped."""
+    return start(settings, request_for("ball", "twin"), Silent(), ignore)
+
+
+@pytest.fixture(scope="module")
+def killed(settings: Settings, whole: Finished, catalog: Catalog) -> str:
+    """The id of a run like it that was killed."""
+    process = u2net(*TRAIN, "--cycles", str(CYCLES), "--workers", "1", before=DIES)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    (run,) = [run for run in catalog.runs.list() if run.id != whole.run.id]
+    assert run.status == "running"
+    assert (Path(run.directory) / CHECKPOINT_FILE).exists()
+    return run.id
+
+
+def request_for(*domains: str, base: str | None = None, cycles: int = CYCLES) -> Request:
+    recipe = Recipe.load("default", cycles=cycles, batch_voxels=BATCH_VOXELS)
+    return Request(domains=domains, recipe=recipe, base=base, device="cpu", workers=0)
+
+
+def u2net(*arguments: str, before: str = "") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", before + RUN, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def digests(versions: tuple[VersionRecord, ...]) -> list[tuple[str, str, str]]:
+    return [(one.domain, one.backbone_digest, one.domain_digest) for one in versions]
+
+
+def test_a_run_publishes_a_version_of_each_domain_on_one_backbone(
+    settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    assert [version.reference for version in whole.versions] == ["ball:1", "twin:1"]
+    for version in whole.versions:
+        assert catalog.versions.get(version.domain, 1) == version
+    assert len({version.backbone_digest for version in whole.versions}) == 1
+    assert 0 <= whole.versions[0].metrics["validation"]["dice"] <= 1
+    assert whole.versions[1].metrics == {}  # too few cases to validate on
+    run = catalog.runs.get(whole.run.id)
+    assert (run.status, run.step) == ("completed", 2 * CYCLES)
+    split = run.fingerprints["ball"]["split"]
+    assert {part: len(cases) for part, cases in split.items()} == {
+        "training": 4,
+        "validation": 1,
+        "test": 2,
+    }
+
+
+def test_mlflow_has_the_parameters_and_curves_of_a_finished_run(
+    settings: Settings, whole: Finished
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(settings.mlflow_uri)
+    run = client.get_run(whole.run.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["recipe/cycles"] == str(CYCLES)
+    for name, curve in whole.curves.items():
+        points = client.get_metric_history(run.info.run_id, name)
+        assert [(point.step, point.value) for point in points] == curve
+    assert {"loss/ball", "loss/twin", "dice/ball"} <= whole.curves.keys()
+
+
+def test_a_run_is_not_for_two_processes_at_once(settings: Settings, killed: str) -> None:
+    with exclusive(settings.runs_dir / killed / LOCK_FILE):
+        process = u2net("train", "--resume", killed, "--json")
+        answer, _ = process.communicate(timeout=120)
+    assert process.returncode == 7
+    assert json.loads(answer)["error_code"] == "RunBusy"
+
+
+def test_a_run_whose_data_has_changed_is_not_resumed(
+    settings: Settings, killed: str, catalog: Catalog
+) -> None:
+    case = catalog.runs.get(killed).fingerprints["ball"]["split"]["training"][0]
+    folder = Path(catalog.domains.get("ball").data_dir or "")
+    (label,) = folder.glob(f"labelsTr/{case}*")
+    (other,) = [file for file in sorted(folder.glob("labelsTr/*")) if file != label][:1]
+    (image,), (other_image,) = (folder.glob(f"imagesTr/{f.name}") for f in (label, other))
+    content = label.read_bytes(), image.read_bytes()
+    label.write_bytes(other.read_bytes())
+    image.write_bytes(other_image.read_bytes())
+    try:
+        with pytest.raises(IncompatibleParts, match="changed"):
+            resume(settings, killed, Silent(), ignore)
+    finally:
+        label.write_bytes(content[0])
+        image.write_bytes(content[1])
+
+
+def test_a_killed_run_that_is_resumed_reaches_the_weights_of_one_that_was_not(
+    settings: Settings, whole: Finished, killed: str, catalog: Catalog
+) -> None:
+    process = u2net("train", "--resume", killed, "--json")
+    answer, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    data = json.loads(answer)["data"]
+    assert (data["runs"][0]["status"], data["runs"][0]["step"]) == ("completed", 2 * CYCLES)
+    versions = tuple(catalog.versions.get(name, 2) for name in ("ball", "twin"))
+    assert {version.run_id for version in versions} == {killed}
+    assert digests(versions) == digests(whole.versions)
+    with pytest.raises(NothingToResume, match="completed"):
+        resume(settings, killed, Silent(), ignore)
+
+
+def test_adapting_leaves_every_older_version_as_it_is(
+    settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    rows = catalog.versions.list()
+    files = {path: path.read_bytes() for path in settings.weights_dir.iterdir()}
+    request = request_for("ct_organ", base="ball:1", cycles=2)
+    (version,) = start(settings, request, Silent(), ignore).versions
+    assert version.backbone_digest == whole.versions[0].backbone_digest
+    assert catalog.runs.get(version.run_id).base_version == "ball:1"
+    assert [row for row in catalog.versions.list() if row.id != version.id] == rows
+    assert {path: path.read_bytes() for path in files} == files
+    (added,) = set(settings.weights_dir.iterdir()) - files.keys()
+    assert added.stem == version.domain_digest
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(
+    settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    known = {run.id for run in catalog.runs.list()}
+
+    def new_checkpoints() -> list[Path]:
+        found = settings.runs_dir.glob(f"*/{CHECKPOINT_FILE}")
+        return [file for file in found if file.parent.name not in known]
+
+    saves_always = "from u2net_platform.training import trainer; trainer.CHECKPOINT_SECONDS = 0.0\n"
+    process = u2net(*TRAIN, "--cycles", "1000", "--workers", "1", "--json", before=saves_always)
+    deadline = time.monotonic() + 100
+    while not new_checkpoints():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    # A terminal sends the signal to the workers as well.
+    os.killpg(process.pid, signal.SIGINT)
+    answer, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (run,) = [run for run in catalog.runs.list() if run.id not in known]
+    assert f"--resume {run.id}" in json.loads(answer)["hint"]
+    assert run.status == "interrupted"
+    _, state = load_checkpoint(Path(run.directory) / CHECKPOINT_FILE)
+    assert state["step"] == run.step > 0
