@@ -13,10 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from u2net_platform.errors import BrokenPlugin, InvalidSpec, MissingFile
 
 # Names become keys of a torch ModuleDict, folders and MLflow models: letters, digits, `-`, `_`,
-# and none of the names that ModuleDict takes for its own methods.
+# none of what ModuleDict has itself, nor the other owner of weights.
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
 RESERVED_NAMES = frozenset(
-    {"clear", "items", "keys", "pop", "update", "values", "training", "type"}
+    """
+    add_module apply backbone bfloat16 buffers call_super_init children clear compile cpu
+    cuda double dump_patches eval extra_repr float forward get_buffer get_extra_state
+    get_parameter get_submodule half ipu items keys load_state_dict modules mtia
+    named_buffers named_children named_modules named_parameters parameters pop
+    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook
+    register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+    register_parameter register_state_dict_post_hook register_state_dict_pre_hook
+    requires_grad_ set_extra_state set_submodule share_memory state_dict to to_empty train
+    training type update values xpu zero_grad
+    """.split()  # noqa: SIM905
 )
 
 Positive = Annotated[float, Field(gt=0)]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from u2net_platform.domains.spec import NAME_PATTERN, RESERVED_NAMES
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.model.losses import dice_cross_entropy
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.norm import InstanceNorm
-from u2net_platform.model.partition import tensors_digest, train_only
+from u2net_platform.model.partition import BACKBONE, tensors_digest, train_only
 from u2net_platform.model.topology import Architecture, Topology
 
 FIVE = ("heart", "hippocampus", "liver", "prostate", "pancreas")
@@ -235,6 +237,11 @@ def test_the_paper_s_network_keeps_what_is_where(shallow: Topology) -> None:
     ramp = torch.arange(24.0).expand(1, 1, 12, 20, 24)
     logits = network(ramp, domain="a")
     assert torch.allclose(logits[0, 0, :, :, 2:-2], ramp[0, 0, :, :, 2:-2], atol=0.05)
+
+
+def test_a_name_that_the_network_could_not_give_to_a_domain_is_reserved() -> None:
+    taken = {name for name in dir(nn.ModuleDict()) if re.fullmatch(NAME_PATTERN, name)}
+    assert taken | {BACKBONE} <= RESERVED_NAMES
 
 
 def test_weights_that_do_not_fit_are_refused(shallow: Topology, thin: Topology) -> None:
