@@ -29,7 +29,7 @@ def demo(
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="For training; 3, or 20 with --data.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Decides volumes, weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides volumes, weights and batches.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     _json: Json = False,
 ) -> None:

@@ -41,7 +41,7 @@ BatchVoxels = Annotated[
     typer.Option(help="Bound on a batch; patches follow. 524288 suits 2 cores, 4194304 a GPU."),
 ]
 Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
-Seed = Annotated[int, typer.Option(help="Decides weights and batches.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides weights and batches.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of time.")]
 Resume = Annotated[str | None, typer.Option(help="Go on with this run instead.")]

@@ -22,6 +22,7 @@ from u2net_platform.model.partition import BACKBONE, owned_by
 from u2net_platform.model.topology import LEVELS, Architecture, Topology, Unit, units
 
 SLOPE = 0.01
+HEAD_GAIN = 0.1
 SUPERVISED_LEVELS = (0, 1, 2)  # 0 is the output; paper-like deep supervision adds the other two
 
 
@@ -248,8 +249,9 @@ def _initialise(module: nn.Module, seed: int, owner: str) -> None:
     generator = torch.Generator().manual_seed(number)
     for part in module.modules():
         if isinstance(part, Convolution):
-            fan_in = part.weight[0].numel()
-            deviation = math.sqrt(2.0 / ((1 + SLOPE**2) * fan_in))
+            # Heads, which alone have a bias, start with logits near zero: no class is preferred.
+            gain = math.sqrt(2.0 / (1 + SLOPE**2)) if part.bias is None else HEAD_GAIN
+            deviation = gain / math.sqrt(part.weight[0].numel())
             with torch.no_grad():
                 part.weight.normal_(0.0, deviation, generator=generator)
 

@@ -52,7 +52,7 @@ class Request(BaseModel):
     mode: Literal["universal", "shared", "independent"] = "universal"
     architecture: Literal["compact", "paper"] = "compact"
     base: str | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     fold: int = 0
     device: str = "auto"
     workers: int = Field(default=1, ge=0)
@@ -155,26 +155,33 @@ class _Run:
         return self.settings.runs_dir / self.run_id
 
     def go(self, watcher: Watcher, resuming: bool) -> Finished:
-        trainer = self._trainer()
-        if resuming:
-            self._take_up(trainer)
-        self.catalog.runs.update(self.run_id, "running", trainer.step)
+        step = self.catalog.runs.get(self.run_id).step
         try:
-            trainer.run(watcher, self.recorder)
+            trainer = self._trainer()
+            if resuming:
+                self._take_up(trainer)
+            self.catalog.runs.update(self.run_id, "running", trainer.step)
+            try:
+                trainer.run(watcher, self.recorder)
+            finally:
+                step = trainer.step
             versions = self._publish(trainer)
         except BaseException as error:
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-            status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
-            self.catalog.runs.update(self.run_id, status, trainer.step)
-            self.recorder.finish(status)
-            if isinstance(error, Interrupted):
-                error.hint = f"Go on with: u2net train --resume {self.run_id}"
+            self._end(error, step)
             raise
         published = [version.model_dump(mode="json") for version in versions]
         self.recorder.log_text(json.dumps(published, indent=2), "versions.json")
-        run = self.catalog.runs.update(self.run_id, "completed", trainer.step)
+        run = self.catalog.runs.update(self.run_id, "completed", step)
         self.recorder.finish("completed")
         return Finished(run, versions, trainer.curves)
+
+    def _end(self, error: BaseException, step: int) -> None:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
+        self.catalog.runs.update(self.run_id, status, step)
+        self.recorder.finish(status)
+        if isinstance(error, Interrupted):
+            error.hint = f"Go on with: u2net train --resume {self.run_id}"
 
     def _take_up(self, trainer: Trainer) -> None:
         try:
