@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from u2net_platform.errors import DigestMismatch, NothingToResume
-from u2net_platform.files import atomic_path
+from u2net_platform.files import write_bytes
 from u2net_platform.model.partition import tensors_digest
 
 STATE_KEY = "u2net"
@@ -32,9 +32,9 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: dict[str, 
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(state)
-    with atomic_path(path) as temporary:
-        metadata = {STATE_KEY: text, DIGEST_KEY: _digest(whole, text)}
-        save_file(whole, temporary, metadata=metadata)
+    metadata = {STATE_KEY: text, DIGEST_KEY: _digest(whole, text)}
+    # Not safetensors' save_file: its errors do not tell a full disk from other faults.
+    write_bytes(path, save(whole, metadata))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
