@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -30,10 +31,18 @@ class Architecture(StrEnum):
     paper = "paper"
 
 
+def _finite(minutes: float | None) -> float | None:
+    # A range alone lets `nan` and `inf` through.
+    if minutes is not None and not math.isfinite(minutes):
+        raise typer.BadParameter(f"{minutes} is no length of time")
+    return minutes
+
+
 RecipeName = Annotated[str, typer.Option("--recipe", help="default, paper, or a TOML file.")]
 Cycles = Annotated[int | None, typer.Option(min=1, help="Passes over the domains.")]
 Minutes = Annotated[
-    float | None, typer.Option(min=0.1, help="Fix the cycles so that they fit into this time.")
+    float | None,
+    typer.Option(min=0.1, callback=_finite, help="Fix the cycles so that they fit into this time."),
 ]
 Rate = Annotated[float | None, typer.Option("--learning-rate", help="Instead of the recipe's.")]
 BatchVoxels = Annotated[
