@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 
 def main() -> None:
     """Run the command line with this process's arguments; ends the process."""
     from u2net_platform.cli.app import app
 
+    # As Ctrl-C: exit code 130, and temporary files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
