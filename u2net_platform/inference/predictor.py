@@ -36,14 +36,14 @@ class Predictor:
         self.device = device
         self.batch_size = batch_size or plan.batch_size
 
-    def predict(self, image: ImageVolume) -> LabelVolume:
+    def predict(self, image: ImageVolume, name: str = "The image") -> LabelVolume:
         """Labels on the image's own grid, whatever its spacing and orientation.
 
         Raises:
-            WrongChannels, NonFiniteImage, EmptyImage: the image is none of this domain.
+            WrongChannels, NonFiniteImage, EmptyImage: it is none of this domain; `name` says which.
             BrokenPlugin: a hook of the plugin fails.
         """
-        return self.predict_clean(check_image(self.plugin, canonical(image)), image.grid)
+        return self.predict_clean(check_image(self.plugin, canonical(image), name), image.grid)
 
     def predict_clean(self, image: ImageVolume, target: Grid) -> LabelVolume:
         """Labels on `target` for an image as `load_case` returns it: canonical and cleaned."""

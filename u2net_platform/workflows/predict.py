@@ -128,7 +128,7 @@ def _check_targets(inputs: Path, targets: list[Path], overwrite: bool) -> None:
 
 def _predict_case(predictor: Predictor, case: Case, target: Path) -> PredictedCase:
     try:
-        labels = predictor.predict(read_image(case.images))
+        labels = predictor.predict(read_image(case.images), str(case.images[0]))
         write_labels(target, labels, predictor.plugin.spec.class_names)
     except StorageError:  # the next case would meet it too
         raise
