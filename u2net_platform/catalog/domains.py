@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from sqlalchemy import func, select
@@ -93,8 +94,10 @@ def find_domain(session: Session, name: str, hold: bool = False) -> DomainRow:
     """
     row = session.get(DomainRow, name, with_for_update={"of": DomainRow} if hold else None)
     if row is None:
+        near = difflib.get_close_matches(name, session.scalars(select(DomainRow.name)).all())
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise UnknownDomain(
-            f"Domain {name} is not in the catalog", f"Add it: u2net domain add {name}"
+            f"Domain {name} is not in the catalog", f"{hint}Add it: u2net domain add {name}"
         )
     return row
 

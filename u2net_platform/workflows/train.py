@@ -287,12 +287,14 @@ def topology_of(domain: PreparedDomain, architecture: Architecture) -> Topology:
 def _prepare(
     settings: Settings, catalog: Catalog, request: Request, on_prepare: OnPrepare
 ) -> dict[str, PreparedDomain]:
-    prepared = {}
-    for name in request.domains:
+    plugins = {name: load_added(name, settings, catalog) for name in request.domains}
+    for name in plugins:
         catalog.domains.get(name)  # a run's domains are rows of the catalog
+    prepared = {}
+    for name, plugin in plugins.items():
         prepared[name] = prepare_domain(
             settings.prepared_dir,
-            load_added(name, settings, catalog),
+            plugin,
             data_dir_of(name, catalog, None),
             request.fold,
             request.recipe.batch_voxels,
