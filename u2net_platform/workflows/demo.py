@@ -151,9 +151,10 @@ def _real(settings: Settings, data: Path) -> dict[str, Path]:
     """The data sets of a folder, each with the plugin that is made for it, or a new one."""
     if not data.is_dir():
         raise MissingFile(f"{data} does not exist", "Give a folder of MSD or nnU-Net folders.")
-    known = {
-        found.plugin.spec.data.dataset: found.name for found in discover(settings) if found.plugin
-    }
+    plugins = [found.plugin for found in discover(settings) if found.plugin]
+    # A bundled plugin names the folder behind the collection: "..., Task02_Heart".
+    known = {plugin.spec.data.dataset.rpartition(", ")[2]: plugin.name for plugin in plugins}
+    taken = {plugin.name for plugin in plugins}
     found = {}
     for folder in sorted(path for path in data.iterdir() if path.is_dir()):
         dataset = _usable(folder)
@@ -161,7 +162,10 @@ def _real(settings: Settings, data: Path) -> dict[str, Path]:
             continue
         name = known.get(folder.name)
         if name is None:
-            name = folder.name.partition("_")[2].lower() or folder.name.lower()
+            name = folder.name.partition("_")[2].lower()
+            if not name or name in taken:
+                name = folder.name.lower()
+            taken.add(name)
             write_plugin(name, dataset, settings.plugins_dir)
         found[name] = folder
     if len(found) < 2:
