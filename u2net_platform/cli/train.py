@@ -47,7 +47,7 @@ Minutes = Annotated[
 Rate = Annotated[float | None, typer.Option("--learning-rate", help="Instead of the recipe's.")]
 BatchVoxels = Annotated[
     int | None,
-    typer.Option(help="Bound on a batch; patches follow. 524288 suits 2 cores, 4194304 a GPU."),
+    typer.Option(help="Bound on a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
 ]
 Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides weights and batches.")]

@@ -171,19 +171,22 @@ class Trainer:
         keep_freed_memory()
         stream = PatchStream(self._sources(), self.options.seed)
         batches = stream.from_step(self.step, self.options.workers)
-        with _signals() as stopped:
-            while (rate := self._rate()) is not None:
-                self._one_step(next(batches), rate, watcher)
-                if self.step % len(self.domains) == 0:
-                    self._end_cycle(watcher, recorder)
-                if stopped.name:
-                    self.save()
-                    raise Interrupted(
-                        f"Stopped by {stopped.name} after step {self.step}; nothing is lost",
-                        "Go on with --resume.",
-                    )
-                if self._clock.since_checkpoint() > CHECKPOINT_SECONDS:
-                    self.save()
+        try:
+            with _signals() as stopped:
+                while (rate := self._rate()) is not None:
+                    self._one_step(next(batches), rate, watcher)
+                    if self.step % len(self.domains) == 0:
+                        self._end_cycle(watcher, recorder)
+                    if stopped.name:
+                        self.save()
+                        raise Interrupted(
+                            f"Stopped by {stopped.name} after step {self.step}; nothing is lost",
+                            "Go on with --resume.",
+                        )
+                    if self._clock.since_checkpoint() > CHECKPOINT_SECONDS:
+                        self.save()
+        finally:
+            del batches  # ends the workers, even where somebody keeps the exception
         self.save()
 
     def save(self) -> None:
