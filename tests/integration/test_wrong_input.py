@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -294,6 +295,15 @@ def test_a_bad_recipe_lists_its_faults(site, tmp_path: Path) -> None:
         refused([*command, "--recipe", recipe], "InvalidRecipe", 7, recipe, "loss: ", "cycles: ")
         refused([*command, "--batch-voxels", "1"], "InvalidRecipe", 7, "batch_voxels: ")
     refused(["train", "box", "--learning-rate", "-1"], "InvalidRecipe", 7, "learning_rate: ")
+
+
+def test_a_run_that_diverges_says_so_and_leaves_no_process_behind(site) -> None:
+    flags = (*FAST, "--learning-rate", "1e30", "--workers", "1", "--cycles", "9")
+    result = u2net("train", "box", *flags)
+    assert result.exit_code == 7, result.output
+    assert "Diverged: The loss of box is nan" in result.stderr
+    assert result.exc_info is not None  # and with it all that the run held
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:99", "abacus"])
