@@ -30,6 +30,7 @@ FOLDERS = (
     "Task21_HeadNeck",
     "Task25_Promise12",
 )
+BLOCK_MM = 80
 
 
 def u2net(*arguments: object) -> Any:
@@ -68,6 +69,19 @@ def added(folder: Path, settings: Settings) -> str:
     return name
 
 
+def middle_of(path: Path) -> SimpleITK.Image:
+    """A block of an image, in its place: a whole abdomen takes half an hour on two cores."""
+    image = SimpleITK.ReadImage(str(path))
+    part = [slice(None)] * image.GetDimension()
+    for axis, (size, spacing) in enumerate(
+        zip(image.GetSize()[:3], image.GetSpacing()[:3], strict=True)
+    ):
+        side = min(size, round(BLOCK_MM / spacing))
+        start = (size - side) // 2
+        part[axis] = slice(start, start + side)
+    return image[tuple(part)]
+
+
 @pytest.mark.parametrize("folder", FOLDERS, indirect=True)
 def test_a_real_folder_is_added_and_its_first_cases_are_sound(folder: Path, home: Settings) -> None:
     name = added(folder, home)
@@ -89,8 +103,8 @@ def test_a_real_folder_is_trained_on_and_its_prediction_lies_where_its_image_lie
     assert prepared["split"]["training"] > 0
     trained = u2net("train", name, "--cycles", "2", "--workers", "0")
     assert [run["status"] for run in trained["runs"]] == ["completed"]
-    image = open_dataset(folder).training[-1].images[0]
-    target = tmp_path / "labels.nii.gz"
+    image, target = tmp_path / "image.nii.gz", tmp_path / "labels.nii.gz"
+    SimpleITK.WriteImage(middle_of(open_dataset(folder).training[-1].images[0]), str(image))
     u2net("predict", "--domain", name, "-i", image, "-o", target)
 
     given, made = SimpleITK.ReadImage(str(image)), SimpleITK.ReadImage(str(target))
