@@ -23,7 +23,6 @@ from u2net_platform.errors import TooFewCases
 from u2net_platform.imaging.cropping import cropped_to_nonzero
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 
-DEFAULT_BATCH_VOXELS = 2**19
 BATCH_SIZES = (2, 9)  # the paper's smallest and largest batch
 TRANSITIONS = 5  # between the network's six levels
 SMALLEST_SIDE = 4  # of a feature map; the last pooling of a side of 8 leads to it
@@ -118,9 +117,7 @@ def take_fingerprint(
     )
 
 
-def derive_plan(
-    spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int = DEFAULT_BATCH_VOXELS
-) -> Plan:
+def derive_plan(spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int) -> Plan:
     """Fit patch, pooling and batch to the median case and a budget of voxels per batch."""
     declared = spec.geometry.spacing_zyx_mm
     spacing = fingerprint.spacing_zyx_mm if declared == "median" else declared

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.data.plan import (
-    DEFAULT_BATCH_VOXELS,
     Fingerprint,
     derive_plan,
     pooling,
@@ -86,22 +85,22 @@ SPEC = DomainSpec.model_validate(
 
 
 def test_the_hippocampus_has_the_paper_s_patch_from_its_median_shape() -> None:
-    plan = derive_plan(SPEC, fingerprint((36, 50, 35), (1.0, 1.0, 1.0)))
+    plan = derive_plan(SPEC, fingerprint((36, 50, 35), (1.0, 1.0, 1.0)), 2**19)
     assert plan.patch_zyx == (40, 56, 40)
-    assert plan.batch_size == DEFAULT_BATCH_VOXELS // (40 * 56 * 40)
+    assert plan.batch_size == 2**19 // (40 * 56 * 40)
 
 
 def test_a_spacing_that_the_spec_declares_is_taken() -> None:
     declared = SPEC.model_copy(
         update={"geometry": SPEC.geometry.model_copy(update={"spacing_zyx_mm": (2.0, 2.0, 2.0)})}
     )
-    plan = derive_plan(declared, fingerprint((40, 80, 80), (1.0, 1.0, 1.0)))
+    plan = derive_plan(declared, fingerprint((40, 80, 80), (1.0, 1.0, 1.0)), 2**19)
     assert plan.spacing_zyx_mm == (2.0, 2.0, 2.0)
     assert plan.shape_zyx == (20, 40, 40)
 
 
 def test_only_what_changes_prepared_cases_changes_their_digest() -> None:
-    plan = derive_plan(SPEC, fingerprint((40, 80, 80), (1.0, 1.0, 1.0)))
+    plan = derive_plan(SPEC, fingerprint((40, 80, 80), (1.0, 1.0, 1.0)), 2**19)
     smaller = plan.model_copy(update={"batch_size": 9})
     assert smaller.digest != plan.digest
     assert smaller.preparation_digest == plan.preparation_digest

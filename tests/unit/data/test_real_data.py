@@ -56,7 +56,8 @@ def test_a_real_folder_opens_and_its_first_case_is_prepared(
         pytest.skip(f"{folder} is not there")
     plugin, case = plugin_for(folder), open_dataset(folder).training[0]
     fingerprint = take_fingerprint(plugin, [case], lambda _: None)
-    prepared = PreparedStore(tmp_path).prepare(plugin, derive_plan(plugin.spec, fingerprint), case)
+    plan = derive_plan(plugin.spec, fingerprint, 2**18)
+    prepared = PreparedStore(tmp_path).prepare(plugin, plan, case)
     assert len(prepared.image) == len(plugin.spec.channels)
     assert prepared.image.shape[1:] == prepared.labels.shape
     assert np.isfinite(prepared.image).all() and prepared.image.std() > 0.1

@@ -24,7 +24,7 @@ def cases(msd: Path) -> tuple[Case, ...]:
 
 @pytest.fixture
 def plan(plugin: DomainPlugin, cases: tuple[Case, ...]) -> Plan:
-    plan = derive_plan(plugin.spec, take_fingerprint(plugin, cases, lambda _: None))
+    plan = derive_plan(plugin.spec, take_fingerprint(plugin, cases, lambda _: None), 2**18)
     return plan.model_copy(update={"spacing_zyx_mm": (1.5, 1.0, 1.0)})
 
 
