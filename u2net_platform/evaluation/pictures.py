@@ -36,7 +36,7 @@ class SheetRow:
 def write_sheet(
     path: Path, rows: Sequence[SheetRow], curves: Mapping[str, Sequence[tuple[int, float]]]
 ) -> None:
-    """Write a PNG: one row a case, and below them one panel a curve of (step, value).
+    """Write a PNG: one row a case, and below them one panel a curve of (cycle, value).
 
     Each row shows the axial, coronal and sagittal slice with most of the reference on it;
     predicted contours are solid, true ones dashed, in one colour per class. The part of a curve's
@@ -110,7 +110,7 @@ def _draw_curves(axes: Axes, panel: str, lines: Mapping[str, Sequence[tuple[int,
         if points:
             axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
     axes.set_title(panel, fontsize=8)
-    axes.set_xlabel("step", fontsize=7)
+    axes.set_xlabel("cycle", fontsize=7)
     axes.tick_params(labelsize=6)
     axes.grid(alpha=0.3)
     if axes.lines:

@@ -197,7 +197,7 @@ def test_curves_and_validations_are_noted_for_every_domain(
 
 
 def test_training_learns(make_trainer: MakeTrainer, spectator: Any) -> None:
-    trainer, seen = make_trainer(cycles=12, learning_rate=1e-2), spectator()
+    trainer, seen = make_trainer(cycles=24, learning_rate=1e-2), spectator()
     trainer.run(seen, NullRecorder())
     for name in ("cube", "slab"):
         losses = [step.loss for step in seen.steps if step.domain == name]
