@@ -64,11 +64,11 @@ def test_a_plateau_goes_on_from_its_state() -> None:
 
 
 def test_the_polynomial_rises_for_ten_cycles_and_falls_to_nothing() -> None:
-    schedule = Polynomial(DEFAULT)
-    assert schedule.rate(0) == pytest.approx(2e-3 / 10)
-    assert schedule.rate(4) == pytest.approx(2e-3 * 0.5 * 0.96**0.9)
-    assert schedule.rate(9) == pytest.approx(2e-3 * 0.91**0.9)
-    assert schedule.rate(50) == pytest.approx(2e-3 * 0.5**0.9)
+    schedule, rate = Polynomial(DEFAULT), DEFAULT.learning_rate
+    assert schedule.rate(0) == pytest.approx(rate / 10)
+    assert schedule.rate(4) == pytest.approx(rate * 0.5 * 0.96**0.9)
+    assert schedule.rate(9) == pytest.approx(rate * 0.91**0.9)
+    assert schedule.rate(50) == pytest.approx(rate * 0.5**0.9)
     assert schedule.rate(100) == 0
 
 
