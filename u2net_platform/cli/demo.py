@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from u2net_platform.training.trainer import Step
     from u2net_platform.workflows.demo import DemoResult
 
-MINUTES = {True: 4.0, False: 20.0}  # for phantoms, for real data
+MINUTES = {True: 3.0, False: 20.0}  # for phantoms, for real data
 
 
 def demo(
@@ -27,7 +27,7 @@ def demo(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("demo"),
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="For training; 4, or 20 with --data.")
+        float | None, typer.Option(min=0.1, help="For training; 3, or 20 with --data.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides volumes, weights and batches.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",

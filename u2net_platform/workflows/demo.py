@@ -39,7 +39,7 @@ from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 PHANTOM_CASES = 14
 FEWEST_CASES = 5  # of a data set, to be trained on
 SHEET_CASES = 1  # of each domain
-NEW_DOMAIN_SHARE = 0.35  # of the minutes
+NEW_DOMAIN_SHARE = 0.3  # of the minutes
 
 
 class Narrator(Watcher, Protocol):
