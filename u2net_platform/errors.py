@@ -7,7 +7,11 @@ command line)::
     ├── DomainError (3)      UnknownDomain · DuplicateDomain · BrokenPlugin · InvalidSpec
     ├── DataError (4)        MissingFile · UnreadableImage · UnsupportedFormat · InvalidDataset
     │                        GeometryMismatch · UnexpectedLabel · NonFiniteImage · WrongChannels
-    │                        EmptyLabel · EmptyImage · InvalidCases
+    │                        EmptyLabel · EmptyImage · InvalidCases · NoDicom · NeedsDicom
+    │                        AmbiguousSeries · NoImageData · UnsupportedCompression
+    │                        UnsupportedMultiFrame · LocalizerMixedIn · SingleSlice
+    │                        MissingPosition · MixedSliceSizes · MixedOrientations
+    │                        DuplicateSlices · UnevenSlices · GantryTilt
     ├── StorageError (5)     NotWritable · DiskFull
     ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
     ├── TrainingError (7)    RunBusy · NothingToResume · InvalidRecipe · Diverged · TooFewCases
@@ -104,6 +108,62 @@ class EmptyImage(DataError):
 
 class InvalidCases(DataError):
     """Several cases of a dataset are at fault; the message names each."""
+
+
+class NoDicom(MissingFile):
+    """A folder holds no image file and no DICOM file."""
+
+
+class NeedsDicom(DataError):
+    """What was asked for exists for DICOM input alone."""
+
+
+class AmbiguousSeries(DataError):
+    """A folder has several DICOM series that could be meant, or none; the message lists them."""
+
+
+class NoImageData(DataError):
+    """A DICOM series, or a file of it, has no pixels."""
+
+
+class UnsupportedCompression(DataError):
+    """A DICOM file's transfer syntax is none that is decoded here."""
+
+
+class UnsupportedMultiFrame(DataError):
+    """The frames of a DICOM file make no volume that is read here."""
+
+
+class LocalizerMixedIn(DataError):
+    """A DICOM series holds localizers among its slices."""
+
+
+class SingleSlice(DataError):
+    """A DICOM series has one slice, whose extent across is unknown."""
+
+
+class MissingPosition(DataError):
+    """A DICOM file does not tell where in the patient it lies."""
+
+
+class MixedSliceSizes(DataError):
+    """The slices of a DICOM series differ in rows, columns or pixel spacing."""
+
+
+class MixedOrientations(DataError):
+    """The slices of a DICOM series are not parallel."""
+
+
+class DuplicateSlices(DataError):
+    """Two slices of a DICOM series lie at the same place."""
+
+
+class UnevenSlices(DataError):
+    """A slice of a DICOM series is missing, or the distances between slices differ."""
+
+
+class GantryTilt(DataError):
+    """The slices of a DICOM series are stacked at an angle to their normal."""
 
 
 class StorageError(U2NetError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -180,3 +181,52 @@ def bright_data(scan: ImageVolume, organ: np.ndarray, tmp_path: Path) -> Path:
     description = {"modality": {"0": "MR"}, "labels": {"0": "no", "1": "organ"}, "training": pairs}
     (folder / "dataset.json").write_text(json.dumps(description))
     return folder
+
+
+@pytest.fixture
+def write_series() -> Callable[..., Path]:
+    """Write a volume (z y x, whole numbers) as a DICOM series, files out of order.
+
+    Rescale slope and intercept are those of the arguments; `change(k, header)` may alter slice k.
+    """
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+    def write(
+        folder: Path,
+        array: np.ndarray,
+        grid: Grid,
+        modality: str = "MR",
+        slope: float = 1,
+        intercept: float = 0,
+        change: Callable[[int, Any], None] = lambda k, header: None,
+    ) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        study, series, frame = (generate_uid() for _ in range(3))
+        row, column = np.reshape(grid.direction_lps, (3, 3)).T[:2]
+        for k, plane in enumerate(array):
+            one = pydicom.Dataset()
+            one.file_meta = pydicom.dataset.FileMetaDataset()
+            one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            one.SOPClassUID = CTImageStorage if modality == "CT" else MRImageStorage
+            one.SOPInstanceUID = generate_uid()
+            one.StudyInstanceUID, one.SeriesInstanceUID = study, series
+            one.FrameOfReferenceUID = frame
+            one.PatientName, one.PatientID, one.PatientBirthDate = "Doe^Jane", "4711", "19610823"
+            one.Modality, one.SeriesDescription, one.Manufacturer = modality, "made", ""
+            one.SeriesNumber, one.InstanceNumber = 3, k + 1
+            one.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+            one.ImagePositionPatient = [f"{value:.10g}" for value in grid.point([k, 0, 0])]
+            one.ImageOrientationPatient = [f"{value:.10g}" for value in (*row, *column)]
+            one.PixelSpacing = [f"{value:.10g}" for value in grid.spacing_zyx_mm[1:]]
+            one.SliceThickness = f"{grid.spacing_zyx_mm[0]:.10g}"
+            one.Rows, one.Columns = plane.shape
+            one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+            one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+            one.RescaleSlope, one.RescaleIntercept = slope, intercept
+            one.PixelData = plane.astype("<i2").tobytes()
+            change(k, one)
+            one.save_as(folder / f"IM{k * 7919 % 10007:05d}", enforce_file_format=True)
+        return folder
+
+    return write

@@ -119,16 +119,38 @@ Volume = TypeVar("Volume", ImageVolume, LabelVolume)
 def read_image(paths: Sequence[Path]) -> ImageVolume:
     """Read one file (3-D; 4-D with channels as the last axis; or vector voxels), or one a channel.
 
+    A folder stands for the one DICOM series in it that is a volume.
+
     Raises:
         MissingFile, UnsupportedFormat, UnreadableImage: naming the file.
         NonFiniteImage: a NIfTI file holds NaN or infinity.
         GeometryMismatch: two channels do not share a grid.
+        DataError: what `imaging.dicom` finds wrong with a folder.
     """
-    parts = [_read(path) for path in paths]
-    for path, (_, grid) in zip(paths[1:], parts[1:], strict=True):
-        parts[0][1].require_match(grid, str(paths[0]), str(path))
-    arrays = [array.astype(np.float32, copy=False) for array, _ in parts]
-    return ImageVolume(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), parts[0][1])
+    return joined([_read_channels(path) for path in paths], [str(path) for path in paths])
+
+
+def joined(parts: Sequence[ImageVolume], names: Sequence[str]) -> ImageVolume:
+    """The channels of all parts, on the grid of the first.
+
+    Raises:
+        GeometryMismatch: two do not share a grid; `names` says which.
+    """
+    first = parts[0]
+    for name, part in zip(names[1:], parts[1:], strict=True):
+        first.grid.require_match(part.grid, names[0], name)
+    if len(parts) == 1:
+        return first
+    return replace(first, array=np.concatenate([part.array for part in parts]))
+
+
+def _read_channels(path: Path) -> ImageVolume:
+    if path.is_dir():
+        from u2net_platform.imaging.dicom import choose_series, read_series
+
+        return read_series(choose_series(path))
+    array, grid = _read(path)
+    return ImageVolume(array.astype(np.float32, copy=False), grid)
 
 
 def read_labels(path: Path) -> LabelVolume:
@@ -199,7 +221,10 @@ def stem_of(path: Path) -> str:
     for ending in FILE_ENDINGS:
         if path.name.endswith(ending):
             return path.name.removesuffix(ending)
-    raise UnsupportedFormat(f"{path} is no {', '.join(FILE_ENDINGS)} file", "Convert it to one.")
+    raise UnsupportedFormat(
+        f"{path} is no {', '.join(FILE_ENDINGS)} file",
+        "Convert it to one. DICOM is given as the folder of its series.",
+    )
 
 
 def canonical(volume: Volume) -> Volume:
@@ -238,6 +263,16 @@ def to_sitk(array: NDArray[Any], grid: Grid) -> Any:
     return image
 
 
+def volume_from_sitk(image: Any, name: str) -> ImageVolume:
+    """The volume of a SimpleITK image: 3-D, or 4-D with channels as the last axis.
+
+    Raises:
+        UnreadableImage: it has other axes; `name` says which image.
+    """
+    array, grid = _from_sitk(image, name)
+    return ImageVolume(array.astype(np.float32, copy=False), grid)
+
+
 def resampled(image: Any, grid: Grid, interpolator: int, extrapolate: bool, outside: float) -> Any:
     """SimpleITK's resampling of a SimpleITK image onto a grid, in the image's own voxel type."""
     resample = sitk.ResampleImageFilter()
@@ -262,12 +297,16 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
         raise _unreadable(path, str(error)) from error
     if path.name.endswith((".nii", ".nii.gz")):
         _check_nifti(path, image)
+    return _from_sitk(image, str(path))
+
+
+def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
     array = sitk.GetArrayFromImage(image)
     dimensions, vector = image.GetDimension(), image.GetNumberOfComponentsPerPixel() > 1
     if dimensions == 3:
         array = np.moveaxis(array, -1, 0) if vector else array[np.newaxis]
     elif dimensions != 4 or vector:
-        raise UnreadableImage(f"{path} has {dimensions} axes", "Give a volume with 3, or 4.")
+        raise UnreadableImage(f"{name} has {dimensions} axes", "Give a volume with 3, or 4.")
     directions = np.reshape(image.GetDirection(), (dimensions, dimensions))[:3, :3]
     grid = Grid(
         shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),

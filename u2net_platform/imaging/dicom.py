@@ -1,0 +1,362 @@
+"""DICOM series as volumes: which one of a folder is meant, and whether its slices make a volume.
+
+Of each file only what is named in `READ` is looked at, so that no message holds who the patient is.
+"""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+from pydicom import uid
+from pydicom.errors import InvalidDicomError
+from pydicom.misc import is_dicom
+
+from u2net_platform.errors import (
+    AmbiguousSeries,
+    DuplicateSlices,
+    GantryTilt,
+    LocalizerMixedIn,
+    MissingPosition,
+    MixedOrientations,
+    MixedSliceSizes,
+    NoDicom,
+    NoImageData,
+    SingleSlice,
+    UnevenSlices,
+    UnreadableImage,
+    UnsupportedCompression,
+    UnsupportedMultiFrame,
+)
+from u2net_platform.imaging.volume import SAME_GRID_TOLERANCE, ImageVolume, volume_from_sitk
+
+READ = """
+    SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel
+    BitsAllocated Rows Columns PixelSpacing ImageOrientationPatient ImagePositionPatient
+    PixelData FloatPixelData DoubleFloatPixelData
+""".split()  # noqa: SIM905
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+POSITION = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+DICOM_MODALITIES = {"MR": "MR", "CT": "CT", "PET": "PT", "US": "US"}
+SAME_DIRECTION = 1e-3  # of cosines: headers round, and 0.06 degrees turn no organ
+# What GDCM, as SimpleITK has it, decodes.
+DECODED = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.JPEGBaseline8Bit,
+        uid.JPEGExtended12Bit,
+        uid.JPEGLossless,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLSLossless,
+        uid.JPEGLSNearLossless,
+        uid.JPEG2000Lossless,
+        uid.JPEG2000,
+        uid.RLELossless,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The files of one series: of each what is named in `READ`, and its path as `filename`."""
+
+    uid: str
+    headers: tuple[pydicom.Dataset, ...]
+
+    @property
+    def modality(self) -> str:
+        return str(self.headers[0].get("Modality", ""))
+
+    @property
+    def is_multi_frame(self) -> bool:
+        return any(int(header.get("NumberOfFrames") or 1) > 1 for header in self.headers)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it holds parallel slices in shades of grey, localizers left out."""
+        slices = [header for header in self.headers if not _is_localizer(header)]
+        return (
+            (len(slices) > 1 or self.is_multi_frame)
+            and all(_has_pixels(one) and one.get("SamplesPerPixel") == 1 for one in slices)
+            and len({tuple(np.round(_normal(one), 2)) for one in slices}) == 1
+        )
+
+    def __str__(self) -> str:
+        """One line for a list to choose from."""
+        first = self.headers[0]
+        slices = sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
+        spacing = " x ".join(map(str, first.get("PixelSpacing") or ())) or "unknown"
+        if len(self.headers) > 1 and all(map(_has_position, self.headers)):
+            places = np.sort([_normal(first) @ one.ImagePositionPatient for one in self.headers])
+            spacing = f"{np.median(np.diff(places)):.3g} x {spacing}"
+        return (
+            f"{self.uid}: {first.get('SeriesDescription') or 'no description'},"
+            f" {self.modality or 'no modality'}, {slices} slices, {spacing} mm"
+        )
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Whether there is a DICOM file in the folder, or beneath it."""
+    return any(path.is_file() and is_dicom(path) for path in folder.rglob("*"))
+
+
+def find_series(folder: Path) -> list[Series]:
+    """Every series whose files lie in the folder or beneath it, in the order of its first file.
+
+    Raises:
+        NoDicom: there is none.
+        UnreadableImage: a file begins as DICOM and cannot be read; it is named.
+    """
+    headers = defaultdict(list)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        header = _header(path)
+        if header is not None and "SeriesInstanceUID" in header:  # a DICOMDIR has none
+            headers[str(header.SeriesInstanceUID)].append(header)
+    if not headers:
+        raise NoDicom(f"{folder} holds no DICOM file", "Give the folder with the series' files.")
+    return [Series(name, tuple(found)) for name, found in headers.items()]
+
+
+def choose_series(folder: Path, modality: str | None = None, name: str | None = None) -> Series:
+    """The series with the UID `name`, else the only one that is a volume of a domain's modality.
+
+    Raises:
+        NoDicom, UnreadableImage: as `find_series`.
+        NoImageData: no series, or not the one named, holds an image.
+        AmbiguousSeries: the choice is not clear; the message lists all series.
+    """
+    series = find_series(folder)
+    chosen = [one for one in series if one.uid == name] if name else series
+    images = [one for one in chosen if any(map(_has_pixels, one.headers))]
+    if chosen and not images:
+        raise NoImageData(
+            f"{folder} holds no image, but only {', '.join(one.modality for one in chosen)}",
+            "Export the images themselves as well.",
+        )
+    wanted = None if name else DICOM_MODALITIES.get(modality or "")
+    fitting = [one for one in images if wanted in (None, one.modality)]
+    volumes = [one for one in fitting if one.is_volume]
+    # Where there is but one, its reader says what keeps it from being a volume.
+    for candidates in (volumes, fitting):
+        if len(candidates) == 1:
+            return candidates[0]
+    what = f"volumes of modality {wanted}" if wanted else f"series {name}" if name else "volumes"
+    listing = "\n".join(f"  {one}" for one in series)
+    raise AmbiguousSeries(
+        f"{folder} holds {len(volumes) or 'no'} {what}, but:\n{listing}",
+        "Name the right one: --series UID",
+    )
+
+
+def read_series(series: Series) -> ImageVolume:
+    """One channel, c z y x: slices along their normal, intensities rescaled (HU for CT).
+
+    Raises:
+        NoImageData, UnsupportedCompression, UnreadableImage: its files hold no such image.
+        UnsupportedMultiFrame, SingleSlice, MissingPosition, LocalizerMixedIn, MixedSliceSizes,
+        MixedOrientations, DuplicateSlices, UnevenSlices, GantryTilt: its slices make no volume.
+    """
+    _check_pixels(series)
+    if series.is_multi_frame:
+        return volume_from_sitk(_read_frames(series), series.uid)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(header.filename) for header in sorted_slices(series)])
+    # Slope and intercept may differ between slices: whole numbers could not hold them all.
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    try:
+        return volume_from_sitk(reader.Execute(), series.uid)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise UnreadableImage(
+            f"series {series.uid} cannot be read: {last}", "Export it again; it may be damaged."
+        ) from error
+
+
+def sorted_slices(series: Series) -> list[pydicom.Dataset]:
+    """The headers of a classic series in the order of `read_series`.
+
+    Raises:
+        SingleSlice, MissingPosition, LocalizerMixedIn, MixedSliceSizes, MixedOrientations,
+        DuplicateSlices, UnevenSlices, GantryTilt: the slices make no volume.
+    """
+    _check_alike(series)
+    normal = _normal(series.headers[0])
+    slices = sorted(series.headers, key=lambda header: float(normal @ header.ImagePositionPatient))
+    _check_places(series, slices)
+    return slices
+
+
+def _header(path: Path) -> pydicom.Dataset | None:
+    if path.name == "DICOMDIR":
+        return None
+    try:
+        with warnings.catch_warnings():  # they quote values, which may be a patient's
+            warnings.simplefilter("ignore")
+            # Pixels are skipped, but it is seen that they are there.
+            header = pydicom.dcmread(path, defer_size=1024, specific_tags=list(READ))
+            if not header:  # what pydicom makes of a file that is cut off within its frames
+                raise EOFError
+            return header
+    except InvalidDicomError:
+        return None
+    except Exception as error:  # a damaged file may raise anything
+        raise UnreadableImage(
+            f"{path} cannot be read: {type(error).__name__}", "Export it again; it may be damaged."
+        ) from error
+
+
+def _has_pixels(header: pydicom.Dataset) -> bool:
+    return any(keyword in header for keyword in PIXELS)
+
+
+def _has_position(header: pydicom.Dataset) -> bool:
+    return all(header.get(keyword) for keyword in POSITION)
+
+
+def _is_localizer(header: pydicom.Dataset) -> bool:
+    return "LOCALIZER" in (header.get("ImageType") or ())
+
+
+def _normal(header: pydicom.Dataset) -> NDArray[np.float64]:
+    """The direction across the slice; zeros where the header does not tell (multi-frame)."""
+    row, column = np.reshape(header.get("ImageOrientationPatient") or np.zeros(6), (2, 3))
+    return np.cross(row.astype(float), column.astype(float))
+
+
+def _check_pixels(series: Series) -> None:
+    name = f"series {series.uid}"
+    empty = [header for header in series.headers if not _has_pixels(header)]
+    if empty:
+        raise NoImageData(
+            f"{empty[0].filename} of {name} holds no image data", "Export it again, with pixels."
+        )
+    if any(header.get("SamplesPerPixel", 1) != 1 for header in series.headers):
+        raise UnreadableImage(f"{name} is in colour", "Export the series that it was made from.")
+    for header in series.headers:
+        syntax = uid.UID(header.file_meta.TransferSyntaxUID)
+        if syntax not in DECODED:
+            raise UnsupportedCompression(
+                f"{header.filename} is compressed as {syntax.name}, which is not read",
+                "Export it uncompressed, or convert it with dcmconv, dcmdjpeg or gdcmconv --raw.",
+            )
+        if not syntax.is_compressed and _length(header) < _promised(header):
+            raise UnreadableImage(
+                f"{header.filename} has fewer pixels than it promises", "Export it again."
+            )
+
+
+def _length(header: pydicom.Dataset) -> int:
+    """Bytes of pixels in the file; GDCM puts zeros for those that are missing."""
+    found: Any = next(
+        header.get_item(name, keep_deferred=True) for name in PIXELS if name in header
+    )
+    return int(found.length)
+
+
+def _promised(header: pydicom.Dataset) -> int:
+    frames = int(header.get("NumberOfFrames") or 1)
+    return int(header.Rows * header.Columns * header.BitsAllocated // 8 * frames)
+
+
+def _read_frames(series: Series) -> Any:
+    """An enhanced file. GDCM takes the first frame's slope for all; highdicom does not."""
+    import highdicom
+
+    path = Path(str(series.headers[0].filename))
+    try:
+        if len(series.headers) > 1:
+            raise ValueError(f"{len(series.headers)} files of frames are no one volume")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frames = highdicom.imread(path).get_volume(dtype=np.float32)
+    except Exception as error:  # pydicom's decoders raise whatever they like
+        raise UnsupportedMultiFrame(
+            f"{path} holds frames that cannot be put together: {str(error).splitlines()[0]}",
+            "Export it as a classic series with one file a slice.",
+        ) from error
+    # highdicom's first axis is z, SimpleITK's is x.
+    return frames.permute_spatial_axes((2, 1, 0)).to_simpleitk()
+
+
+def _check_alike(series: Series) -> None:
+    first, name = series.headers[0], f"series {series.uid}"
+    scouts = [header for header in series.headers if _is_localizer(header)]
+    if 0 < len(scouts) < len(series.headers):
+        raise LocalizerMixedIn(
+            f"{name} holds localizers among its slices, as {scouts[0].filename}",
+            "Take these files out of the folder.",
+        )
+    if len(series.headers) == 1:
+        raise SingleSlice(f"{name} has a single slice", "Export all of its slices.")
+    for header in series.headers:
+        if not _has_position(header):
+            raise MissingPosition(
+                f"{header.filename} of {name} does not tell where its slice lies",
+                "Export the original series rather than a secondary capture.",
+            )
+        sizes = [(one.Rows, one.Columns, tuple(one.PixelSpacing)) for one in (first, header)]
+        if sizes[0] != sizes[1]:
+            raise MixedSliceSizes(
+                f"{name} holds slices of {_size(first)} and of {_size(header)},"
+                f" as {header.filename}",
+                "Export the slices of one size as a series of their own.",
+            )
+        turned = np.subtract(header.ImageOrientationPatient, first.ImageOrientationPatient)
+        if np.abs(turned).max() > SAME_DIRECTION:
+            raise MixedOrientations(
+                f"{name} holds slices of several orientations, as {first.filename} and"
+                f" {header.filename}",
+                "Export each orientation as a series of its own.",
+            )
+
+
+def _size(header: pydicom.Dataset) -> str:
+    row, column = header.PixelSpacing
+    return f"{header.Rows} x {header.Columns} pixels of {row} x {column} mm"
+
+
+def _check_places(series: Series, slices: Sequence[pydicom.Dataset]) -> None:
+    """Whether sorted slices lie evenly along a line that is their normal."""
+    name, normal = f"series {series.uid}", _normal(slices[0])
+    points = np.array([header.ImagePositionPatient for header in slices], float)
+    along = points @ normal
+    gaps, even = np.diff(along), np.linspace(along[0], along[-1], len(slices))
+    allowed = SAME_GRID_TOLERANCE * float(np.median(gaps))
+    # Where a series holds everything twice, the median itself is 0.
+    same = np.flatnonzero(gaps <= SAME_GRID_TOLERANCE * float(gaps.max()))
+    if len(same):
+        raise DuplicateSlices(
+            f"{name} has {len(same)} slices that lie where another does, as"
+            f" {slices[same[0]].filename} and {slices[same[0] + 1].filename}",
+            "Take copies out; export phases, echoes or diffusion weightings as series of their"
+            " own.",
+        )
+    if np.abs(along - even).max() > allowed:
+        widest = int(gaps.argmax())
+        raise UnevenSlices(
+            f"{name} has gaps of {gaps.min():.4g} to {gaps.max():.4g} mm between its slices, the"
+            f" widest between {slices[widest].filename} and {slices[widest + 1].filename}",
+            "Export it again with every slice, or resample it to even slices.",
+        )
+    aside = points - points[0] - np.outer(along - along[0], normal)
+    pixel = min(map(float, slices[0].PixelSpacing))
+    if np.linalg.norm(aside, axis=1).max() > SAME_GRID_TOLERANCE * pixel:
+        drift = float(np.linalg.norm(aside[-1]))
+        angle = np.degrees(np.arctan2(drift, along[-1] - along[0]))
+        raise GantryTilt(
+            f"the slices of {name} are stacked at an angle of {angle:.2g} degrees to their normal"
+            f" ({drift:.3g} mm from first to last), as with a tilted gantry",
+            "Straighten it with dcm2niix, which resamples it, and give the NIfTI file.",
+        )
