@@ -16,6 +16,7 @@ import torch
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.errors import IncompatibleParts, NothingToResume
 from u2net_platform.files import exclusive
@@ -25,7 +26,15 @@ from u2net_platform.training.checkpoint import load_checkpoint
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import CHECKPOINT_FILE, Step
 from u2net_platform.workflows.add_domain import add_domain
-from u2net_platform.workflows.train import LOCK_FILE, Finished, Request, resume, start
+from u2net_platform.workflows.train import (
+    LOCK_FILE,
+    Finished,
+    Request,
+    request_of,
+    resume,
+    start,
+)
+from u2net_platform.workflows.verify import Verification, verify
 
 CYCLES, BATCH_VOXELS = 4, 32768
 TRAIN = ("train", "ball", "twin", "--device", "cpu", "--batch-voxels", str(BATCH_VOXELS))
@@ -48,6 +57,8 @@ trainer.Trainer._optimise = count
 
 
 class Silent:
+    def on_note(self, text: str) -> None: ...
+
     def on_step(self, step: Step) -> None: ...
 
     def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None: ...
@@ -100,9 +111,17 @@ def killed(settings: Settings, whole: Finished, catalog: Catalog) -> str:
     return run.id
 
 
-def request_for(*domains: str, base: str | None = None, cycles: int = CYCLES) -> Request:
-    recipe = Recipe.load("default", cycles=cycles, batch_voxels=BATCH_VOXELS)
-    return Request(domains=domains, recipe=recipe, base=base, device="cpu", workers=0)
+def request_for(
+    *domains: str, base: str | None = None, cycles: int = CYCLES, frozen: bool = True
+) -> Request:
+    return Request(
+        domains=domains,
+        recipe=Recipe.load("default", cycles=cycles, batch_voxels=BATCH_VOXELS),
+        base=base,
+        frozen=frozen,
+        device="cpu",
+        workers=0,
+    )
 
 
 def u2net(*arguments: str, before: str = "") -> subprocess.Popen[str]:
@@ -206,8 +225,91 @@ def test_adapting_leaves_every_older_version_as_it_is(
     assert catalog.runs.get(version.run_id).base_version == "ball:1"
     assert [row for row in catalog.versions.list() if row.id != version.id] == rows
     assert {path: path.read_bytes() for path in files} == files
-    (added,) = set(settings.weights_dir.iterdir()) - files.keys()
-    assert added.stem == version.domain_digest
+    added = {path.stem for path in settings.weights_dir.iterdir()} - {path.stem for path in files}
+    assert added <= {version.domain_digest, version.probe["input"]}
+    (of_run,) = catalog.versions.by_run(version.run_id)
+    found = {one.version: one for one in verified(settings, catalog)}
+    assert {one.output for one in found.values()} == {"same"}
+    assert [found[row.reference].output_digest for row in rows] == [
+        row.probe["output"] for row in rows
+    ]
+    assert of_run.reference in found
+
+
+def test_one_flipped_bit_is_found_and_named(
+    settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    version = whole.versions[1]
+    path = WeightStore(settings.weights_dir).path(version.domain_digest)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    try:
+        process = u2net("model", "verify", "--json")
+        answer, _ = process.communicate(timeout=120)
+        found = json.loads(answer)
+        assert process.returncode == 8
+        assert str(path) in found["message"]
+        faulty = {one["version"] for one in found["data"]["versions"] if one["fault"]}
+        sharing = [v for v in catalog.versions.list() if v.domain_digest == version.domain_digest]
+        assert faulty == {one.reference for one in sharing}
+    finally:
+        content[-5] ^= 1
+        path.write_bytes(content)
+    assert u2net("model", "verify", "ball:1").wait(120) == 0
+
+
+def test_a_changed_output_is_a_fault_only_on_the_same_machine(
+    settings: Settings, whole: Finished
+) -> None:
+    store = WeightStore(settings.weights_dir)
+    version = whole.versions[0]
+    changed = version.model_copy(update={"probe": {**version.probe, "output": "0" * 64}})
+    elsewhere = changed.model_copy(
+        update={"probe": {**changed.probe, "machine": {"torch": "1.0", "processor": "abacus"}}}
+    )
+    before = version.model_copy(update={"probe": None})
+    here, there, none = verify(store, [changed, elsewhere, before], lambda name: None)
+    assert (here.output, there.output, none.output) == ("changed", "other machine", "no probe")
+    assert "0" * 64 in (here.fault or "")
+    assert there.fault is none.fault is None
+
+
+def test_a_network_goes_on_with_a_new_domain_and_older_versions_keep_theirs(
+    settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    before = catalog.versions.list()
+    request = request_for("ball", "ct_organ", base="ball:1", cycles=1, frozen=False)
+    finished = start(settings, request, Silent(), ignore)
+    asked = request_of(finished.run)
+    assert asked is not None
+    assert asked.starts["ball"] == "ball:1"
+    assert finished.run.kind == "train"
+    assert finished.run.base_version == "ball:1"
+    backbones = {version.backbone_digest for version in finished.versions}
+    assert len(backbones) == 1
+    assert backbones != {whole.versions[0].backbone_digest}
+    assert all(row in catalog.versions.list() for row in before)
+    assert {one.output for one in verified(settings, catalog)} == {"same"}
+
+
+def test_a_warm_start_begins_with_the_nearest_domain_s_adapter(
+    settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    request = request_for("ct_organ", base="ball:1", cycles=1)
+    cold = start(settings, request, Silent(), ignore)
+    warm = start(settings, request, Silent(), ignore, warm_start="twin:1")
+    asked = request_of(warm.run)
+    assert asked is not None
+    assert asked.starts == {"ct_organ": "twin:1"}
+    assert warm.versions[0].domain_digest != cold.versions[0].domain_digest
+    assert warm.versions[0].backbone_digest == cold.versions[0].backbone_digest
+
+
+def verified(settings: Settings, catalog: Catalog) -> list[Verification]:
+    store = WeightStore(settings.weights_dir)
+    return verify(store, catalog.versions.list(), lambda name: None)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(

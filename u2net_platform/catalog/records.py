@@ -70,6 +70,7 @@ class NewVersion(Record):
     """All that a version is made of; the catalog adds its number.
 
     `architecture` describes the domain's own part, `backbone_architecture` the shared one.
+    `probe`: digests of a stored input and of what the network made of it, and on which machine.
     """
 
     domain: str
@@ -82,6 +83,7 @@ class NewVersion(Record):
     run_id: str
     architecture: Json
     metrics: Json = Field(default_factory=dict)
+    probe: Json | None = None
 
 
 class VersionRecord(NewVersion):

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstrai
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Revisions are numbered, so that older and newer are told apart without importing Alembic.
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 VERSION_TABLE = "u2net_alembic_version"
 
 DIGEST = String(64)
@@ -130,6 +130,7 @@ class VersionRow(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), index=True)
     architecture: Mapped[dict[str, Any]]
     metrics: Mapped[dict[str, Any]]
+    probe: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[str] = mapped_column(TIME, default=now, index=True)
 
     spec: Mapped[SpecRow] = relationship(lazy="joined")

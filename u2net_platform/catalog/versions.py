@@ -44,6 +44,11 @@ class Versions:
         rows = select(VersionRow).where(VersionRow.backbone_digest == digest)
         return self._database.read(lambda session: _records(session, rows))
 
+    def by_run(self, run_id: str) -> list[VersionRecord]:
+        """All versions that a run has published, by domain and number."""
+        rows = select(VersionRow).where(VersionRow.run_id == run_id)
+        return self._database.read(lambda session: _records(session, rows))
+
     def add_metrics(self, domain: str, number: int, metrics: dict[str, Any]) -> VersionRecord:
         """Add metrics to a version; one of the same name is replaced.
 
@@ -109,6 +114,7 @@ def _publish(session: Session, new: NewVersion) -> VersionRow:
         run_id=new.run_id,
         architecture=new.architecture,
         metrics=new.metrics,
+        probe=new.probe,
     )
     session.add(row)
     session.flush()
@@ -142,5 +148,6 @@ def _record(row: VersionRow) -> VersionRecord:
         run_id=row.run_id,
         architecture=row.architecture,
         metrics=row.metrics,
+        probe=row.probe,
         created_at=row.created_at,  # type: ignore[arg-type]  # pydantic reads the ISO text
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from u2net_platform.cli import catalog, demo, domain, info, model, predict, train
+from u2net_platform.cli import catalog, demo, domain, info, model, predict, study, train
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(domain.app, name="domain")
 app.command()(train.prepare)
 app.command()(train.train)
 app.command()(train.adapt)
+app.command()(study.study)
 app.command()(predict.predict)
 app.command()(predict.evaluate)
 app.add_typer(model.app, name="model")

@@ -67,6 +67,9 @@ class _Narrator:
     def on_case(self, case: str) -> None:
         """Cases of the demo are too quick to be shown one by one."""
 
+    def on_note(self, text: str) -> None:
+        self._display.on_note(text)
+
     def on_step(self, step: Step) -> None:
         self._display.on_step(step)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_platform.cli.output import Commands, Json, emit
+from u2net_platform.cli.output import Commands, Json, emit, progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,6 +65,45 @@ def show(
     emit({"version": record, "run": run, "same_backbone": sharing}, _details)
 
 
+@app.command("verify")
+def verify_versions(
+    version: Annotated[
+        str | None,
+        typer.Argument(help="It and all others on its backbone; every version, if none is named."),
+    ] = None,
+    _json: Json = False,
+) -> None:
+    """Prove versions unchanged: digests of their weights, and of what they make of a stored probe.
+
+    \b
+    Examples:
+      u2net model verify
+      u2net model verify heart:3 --json
+    """
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.catalog.weights import WeightStore
+    from u2net_platform.errors import DigestMismatch
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.verify import verify
+    from u2net_platform.workflows.versions import parse_reference
+
+    settings = Settings()
+    versions = Catalog.open(settings.database_url).versions
+    if version is None:
+        records = versions.list()
+    else:
+        records = versions.by_backbone(versions.get(*parse_reference(version)).backbone_digest)
+    with progress("Verifying", len(records)) as done:
+        found = verify(WeightStore(settings.weights_dir), records, done)
+    faulty = [one for one in found if one.fault]
+    failure = DigestMismatch(
+        f"{len(faulty)} of {len(found)} versions are not what they were:\n"
+        + "\n".join(f"{one.version}: {one.fault}" for one in faulty),
+        "Restore the files from a backup, or train again.",
+    )
+    emit({"versions": found}, _verifications, failure if faulty else None)
+
+
 @app.command("parameters")
 def parameters(
     domains: Annotated[
@@ -87,6 +126,18 @@ def parameters(
     names = domains or [one.name for one in discover(settings) if one.source == "bundled"]
     specs = [load_plugin(name, settings).spec for name in names]
     emit({"domains": names, "networks": network_sizes(specs)}, _sizes)
+
+
+def _verifications(data: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("version", "backbone", "domain", "output", "output on the probe", "state")
+    for one in data["versions"]:
+        digests = (one.backbone_digest, one.domain_digest, one.output_digest or "-")
+        shown = [digest[:12] for digest in digests]
+        state = "FAULT" if one.fault else "ok"
+        table.add_row(one.version, *shown, one.output, state)
+    return table
 
 
 def _sizes(data: dict[str, Any]) -> Table:

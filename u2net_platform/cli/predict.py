@@ -88,7 +88,7 @@ def evaluate(
     from u2net_platform.files import write_text
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.evaluate import cases_of, evaluate_cases
+    from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, keep_test_scores
     from u2net_platform.workflows.predict import cases_failed
     from u2net_platform.workflows.versions import load_predictor
 
@@ -101,8 +101,7 @@ def evaluate(
     with progress(f"Evaluating {record.reference}", len(chosen)) as done:
         report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
     if cases is Part.test and data is None and limit is None:
-        metrics = {"test": report.mean().model_dump(mode="json")}
-        catalog.versions.add_metrics(record.domain, record.number, metrics)
+        keep_test_scores(catalog, record, report)
     if output:
         write_text(output, _document(report, output))
         talk(f"Wrote {output}")

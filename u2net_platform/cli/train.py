@@ -53,6 +53,10 @@ Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases 
 Seed = Annotated[int, typer.Option(min=0, help="Decides weights and batches.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of time.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of the recipe, as average=0.999; may be repeated."),
+]
 Resume = Annotated[str | None, typer.Option(help="Go on with this run instead.")]
 
 
@@ -97,6 +101,10 @@ def train(
         list[str] | None, typer.Argument(help="Domains that were added, with their data.")
     ] = None,
     resume: Resume = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--from", help="Go on from a version's network, which makes a new backbone."),
+    ] = None,
     mode: Annotated[
         Mode, typer.Option(help="What is shared; independent trains one network a domain.")
     ] = Mode.universal,
@@ -106,6 +114,7 @@ def train(
     minutes: Minutes = None,
     learning_rate: Rate = None,
     batch_voxels: BatchVoxels = None,
+    assignments: Set = None,
     fold: Fold = 0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -120,6 +129,7 @@ def train(
     Examples:
       u2net train heart hippocampus --minutes 30
       u2net train heart hippocampus prostate --recipe paper --architecture paper --device cuda
+      u2net train heart hippocampus spleen --from heart:3 --set temperature=2
       u2net train --resume 20260131-120000-1a2b
     """
     from u2net_platform.training.recipe import Recipe
@@ -129,8 +139,14 @@ def train(
     if resume:
         _emit([_resumed(resume)])
         return
+    if base and mode is not Mode.universal:
+        raise typer.BadParameter("with --from, the mode is that of the version")
     chosen = Recipe.load(
-        recipe, cycles=cycles, learning_rate=learning_rate, batch_voxels=batch_voxels
+        recipe,
+        assignments or (),
+        cycles=cycles,
+        learning_rate=learning_rate,
+        batch_voxels=batch_voxels,
     )
     groups = [[name] for name in names] if mode is Mode.independent else [names]
     requests = [
@@ -139,6 +155,8 @@ def train(
             recipe=chosen,
             mode=mode.value,
             architecture=architecture.value,
+            base=base,
+            frozen=False,
             seed=seed,
             fold=fold,
             device=device,
@@ -160,6 +178,13 @@ def adapt(
     minutes: Minutes = None,
     learning_rate: Rate = None,
     batch_voxels: BatchVoxels = None,
+    assignments: Set = None,
+    warm_start: Annotated[
+        str,
+        typer.Option(
+            help="Begin with the adapter of this version; auto: of the nearest domain; none."
+        ),
+    ] = "none",
     fold: Fold = 0,
     seed: Seed = 0,
     device: Device = "auto",
@@ -171,13 +196,17 @@ def adapt(
     \b
     Examples:
       u2net adapt spleen --from heart:3
-      u2net adapt spleen --from heart --minutes 10
+      u2net adapt spleen --from heart --minutes 10 --warm-start auto
     """
     from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.train import Request
 
     chosen = Recipe.load(
-        recipe, cycles=cycles, learning_rate=learning_rate, batch_voxels=batch_voxels
+        recipe,
+        assignments or (),
+        cycles=cycles,
+        learning_rate=learning_rate,
+        batch_voxels=batch_voxels,
     )
     request = Request(
         domains=(domain,),
@@ -189,7 +218,7 @@ def adapt(
         workers=workers,
         minutes=minutes,
     )
-    _emit([_started(request)])
+    _emit([_started(request, warm_start)])
 
 
 def _exactly_one(names: list[str], resume: str | None) -> list[str]:
@@ -200,12 +229,12 @@ def _exactly_one(names: list[str], resume: str | None) -> list[str]:
     return names
 
 
-def _started(request: Request) -> Finished:
+def _started(request: Request, warm_start: str = "none") -> Finished:
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.train import start
 
     with _display() as (watcher, on_prepare):
-        return start(Settings(), request, watcher, on_prepare)
+        return start(Settings(), request, watcher, on_prepare, warm_start)
 
 
 def _resumed(run_id: str) -> Finished:

@@ -36,6 +36,13 @@ class TrainingDisplay:
         self._status = f"preparing {domain}: {case}"
         self._refresh()
 
+    def on_case(self, case: str) -> None:
+        self._status = f"evaluating {case}"
+        self._refresh()
+
+    def on_note(self, text: str) -> None:
+        self._live.console.print(text)
+
     def on_step(self, step: Step) -> None:
         for memory, value in ((self._loss, step.loss), (self._seconds, step.seconds)):
             before = memory.get(step.domain, value)

@@ -106,18 +106,36 @@ def cut(array: NDArray[Element], centre: NDArray[np.int64], size: Shape) -> NDAr
 
 
 class PatchStream(Dataset[Batch]):
-    """Round-robin over domains: item k is the batch of optimiser step k."""
+    """Item k is the batch of optimiser step k.
 
-    def __init__(self, sources: Mapping[str, PatchSource], seed: int) -> None:
+    The domains take turns, or, where `weights` are given, each step draws one: then a domain's
+    k-th batch is another than in turns.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, PatchSource],
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         self.sources = dict(sources)
         self.seed = seed
+        self.weights = weights
 
     def __getitem__(self, step: int) -> Batch:
-        cycle, turn = divmod(step, len(self.sources))
-        domain = list(self.sources)[turn]
+        domain, turn = self._turn(step)
         name = int.from_bytes(hashlib.sha256(domain.encode()).digest()[:8], "big")
-        rng = np.random.default_rng([self.seed, name, cycle])
+        rng = np.random.default_rng([self.seed, name, turn])
         return Batch(domain, *self.sources[domain].batch(rng))
+
+    def _turn(self, step: int) -> tuple[str, int]:
+        """The domain of a step, and a number that no other step of this domain has."""
+        names = list(self.sources)
+        if self.weights is None:
+            return names[step % len(names)], step // len(names)
+        shares = np.array([self.weights[name] for name in names])
+        rng = np.random.default_rng([self.seed, step])
+        return names[rng.choice(len(names), p=shares / shares.sum())], step
 
     def from_step(self, step: int, workers: int) -> Iterator[Batch]:
         """Endless batches from a step on; with workers, made ahead of time in other processes."""

@@ -139,6 +139,10 @@ class UniversalUNet(nn.Module):
         reference = next(self.backbone.parameters())
         self.domains[name] = domain.to(reference.device)
 
+    def topology(self, name: str) -> Topology:
+        """The shape of a domain's part."""
+        return self._domain(name).topology
+
     def remove_domain(self, name: str) -> None:
         del self.domains[name]
 
@@ -156,6 +160,24 @@ class UniversalUNet(nn.Module):
                 f"The stored weights of {owner} do not fit this network: {error}",
                 "Use the backbone and the architecture that the domain was trained on.",
             ) from error
+
+    def start_from(self, name: str, tensors: Mapping[str, Tensor], heads: bool) -> int:
+        """Let a domain begin with another one's weights, where names and shapes agree.
+
+        heads: also the output layers, which belong to the same classes only if it is the same
+            domain. Returns how many tensors were taken.
+        """
+        part = self.domains[name]
+        own = part.state_dict()
+        taken = {
+            key: tensor
+            for key, tensor in tensors.items()
+            if key in own
+            and own[key].shape == tensor.shape
+            and (heads or not key.startswith("heads."))
+        }
+        part.load_state_dict({**own, **taken})
+        return len(taken)
 
     def owner_state(self, owner: str) -> dict[str, Tensor]:
         """The weights of `backbone` or of a domain."""

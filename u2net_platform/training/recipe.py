@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,9 @@ class Recipe(BaseModel):
     clip_norm: largest norm of a step's gradient. average: decay per cycle of the weights' moving
     average, which is what is validated and published. batch_voxels: bound on the voxels of a
     batch, from which the plan derives patch and batch size.
+    temperature: None gives one batch of each domain in turn; with T, the domain of each step is
+    drawn with probability proportional to (its training cases) ** (1 / T).
+    precision, compiled: see `training/acceleration.py`; the CPU ignores them and says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,22 +41,44 @@ class Recipe(BaseModel):
     clip_norm: Positive | None = None
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_voxels: Annotated[int, Field(ge=1024)]
+    temperature: Positive | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compiled: bool = False
     augmentation: AugmentationRates = AugmentationRates()
 
     @classmethod
-    def load(cls, source: str, **overrides: Any) -> Recipe:
+    def load(cls, source: str, assignments: Sequence[str] = (), **overrides: Any) -> Recipe:
         """A bundled recipe by name, or one from a TOML file; overrides that are None do nothing.
+
+        assignments: more overrides as text, such as `average=0.999` or `augmentation.elastic=0`.
 
         Raises:
             InvalidRecipe: there is none, or it breaks the schema; all faults at once.
         """
         content = _content(source) | {k: v for k, v in overrides.items() if v is not None}
+        for text in assignments:
+            _assign(content, text)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             raise InvalidRecipe(
                 f"the recipe {source} has faults:\n{list_faults(error)}", "Correct each of them."
             ) from error
+
+
+def _assign(content: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    *tables, key = path.strip().split(".")
+    if not equals or not key:
+        raise InvalidRecipe(f"{text!r} sets nothing", "Write KEY=VALUE, as average=0.999.")
+    for name in tables:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise InvalidRecipe(f"{name} of {text!r} is no table", "See the keys: ARCHITECTURE.md.")
+    try:
+        content[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        content[key] = value.strip()  # a bare word
 
 
 def _content(source: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from u2net_platform.model.losses import LOSSES
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import train_only
 from u2net_platform.tracking.recorder import Recorder
+from u2net_platform.training.acceleration import accelerate
 from u2net_platform.training.checkpoint import (
     load_checkpoint,
     optimiser_tensors,
@@ -93,6 +94,9 @@ class Step:
 class Watcher(Protocol):
     """Whoever wants to see a run go by."""
 
+    def on_note(self, text: str) -> None:
+        """Something that the user should know before it starts."""
+
     def on_step(self, step: Step) -> None: ...
 
     def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None:
@@ -126,6 +130,7 @@ class Trainer:
         self._parameters = train_only(network, set(options.owners))
         self._optimiser = _optimiser(recipe, [p for _, p in self._parameters], options.device)
         self._average = _average(self.network, recipe.average)
+        self._acceleration = accelerate(self.network, recipe, options.device)
         self._clock = _Clock()
 
     @property
@@ -169,7 +174,9 @@ class Trainer:
             DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
         """
         keep_freed_memory()
-        stream = PatchStream(self._sources(), self.options.seed)
+        for note in self._acceleration.notes:
+            watcher.on_note(note)
+        stream = PatchStream(self._sources(), self.options.seed, self._weights())
         batches = stream.from_step(self.step, self.options.workers)
         try:
             with _signals() as stopped:
@@ -225,6 +232,14 @@ class Trainer:
             for name, domain in self.domains.items()
         }
 
+    def _weights(self) -> dict[str, float] | None:
+        temperature = self._recipe.temperature
+        if temperature is None:
+            return None
+        return {
+            name: len(domain.training) ** (1 / temperature) for name, domain in self.domains.items()
+        }
+
     def _one_step(self, batch: Batch, rate: float, watcher: Watcher) -> None:
         started = time.monotonic()
         loss = self._optimise(batch, rate)
@@ -246,8 +261,9 @@ class Trainer:
         self.network.train()
         # Not zero but None: a domain that is not in the batch gets no step, and so no decay.
         self._optimiser.zero_grad(set_to_none=True)
-        logits = self.network(batch.images.to(device), domain=batch.domain)
-        loss: Tensor = self._loss(logits, batch.labels.to(device))
+        with self._acceleration.autocast():
+            logits = self._acceleration.forward(batch.images.to(device), domain=batch.domain)
+        loss: Tensor = self._loss(logits.float(), batch.labels.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_([p for _, p in self._parameters], self._recipe.clip_norm)

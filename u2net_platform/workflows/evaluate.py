@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
@@ -19,8 +20,10 @@ from u2net_platform.evaluation.metrics import ClassScores, score_case
 from u2net_platform.evaluation.report import CaseResult, Report
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 from u2net_platform.inference.predictor import Predictor
+from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import data_dir_of
 from u2net_platform.workflows.predict import named
+from u2net_platform.workflows.versions import load_predictor
 
 Part = Literal["test", "validation", "training", "all"]
 
@@ -48,6 +51,28 @@ def cases_of(
             "Choose another part with --cases, or another data set with --data.",
         )
     return cases
+
+
+def evaluate_test(
+    settings: Settings, reference: str, device: torch.device, on_case: Callable[[str], None]
+) -> VersionRecord:
+    """Score a version on all its test cases, and keep the means with it in the catalog.
+
+    Raises:
+        U2NetError: as `load_predictor` and `cases_of`.
+    """
+    catalog = Catalog.open(settings.database_url)
+    loaded = load_predictor(settings, reference, device)
+    cases = cases_of(catalog, loaded.record, "test")
+    reference = loaded.record.reference
+    report = evaluate_cases(loaded.predictor, loaded.plugin, cases, reference, on_case)
+    return keep_test_scores(catalog, loaded.record, report)
+
+
+def keep_test_scores(catalog: Catalog, record: VersionRecord, report: Report) -> VersionRecord:
+    """Add the means of all test cases to a version's metrics."""
+    metrics = {"test": report.mean().model_dump(mode="json")}
+    return catalog.versions.add_metrics(record.domain, record.number, metrics)
 
 
 def evaluate_cases(

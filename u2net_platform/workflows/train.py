@@ -28,7 +28,9 @@ from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.verify import take_probe
 from u2net_platform.workflows.versions import parse_reference
+from u2net_platform.workflows.warm_start import nearest
 
 REQUEST_FILE = "run.json"
 LOCK_FILE = "lock"
@@ -42,7 +44,9 @@ class Request(BaseModel):
 
     mode: `universal` shares pointwise weights; `shared` shares everything but stems and heads;
         `independent` is `shared` with one domain. Source: paper, section 3.
-    base: the version whose backbone a new domain is trained on, frozen, as `heart:3`.
+    base: the version whose backbone it starts from, as `heart:3`.
+    frozen: the base's backbone stays as it is. Else all goes on, and makes a new backbone.
+    starts: of a domain, the version whose own weights it begins with, as far as they fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +56,8 @@ class Request(BaseModel):
     mode: Literal["universal", "shared", "independent"] = "universal"
     architecture: Literal["compact", "paper"] = "compact"
     base: str | None = None
+    frozen: bool = True
+    starts: dict[str, str] = {}
     seed: int = Field(default=0, ge=0)
     fold: int = 0
     device: str = "auto"
@@ -64,9 +70,14 @@ class Request(BaseModel):
     def _domains_fit_the_mode(self) -> Self:
         if len(set(self.domains)) < len(self.domains):
             raise ValueError("a domain is named twice")
-        if len(self.domains) > 1 and (self.mode == "independent" or self.base):
+        if len(self.domains) > 1 and (self.mode == "independent" or self.adapts):
             raise ValueError("an independent or adapted run has one domain")
         return self
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it trains a new domain on a frozen backbone."""
+        return self.base is not None and self.frozen
 
 
 @dataclass(frozen=True)
@@ -79,9 +90,16 @@ class Finished:
 
 
 def start(
-    settings: Settings, request: Request, watcher: Watcher, on_prepare: OnPrepare
+    settings: Settings,
+    request: Request,
+    watcher: Watcher,
+    on_prepare: OnPrepare,
+    warm_start: str = "none",
 ) -> Finished:
     """Prepare, train and publish; returns when it is done.
+
+    warm_start: what a new domain begins with: `none`, a version's adapter as `heart:3`, or `auto`,
+        which takes that of the nearest domain on the base's backbone.
 
     Raises:
         U2NetError: the reason, with a remedy. The run can be resumed where it began to train.
@@ -90,9 +108,11 @@ def start(
     device = choose_device(request.device)
     base = catalog.versions.get(*parse_reference(request.base)) if request.base else None
     if base is not None:
-        request = request.model_copy(update={"base": base.reference})
-        _refuse_other_mode(base)
+        request = _based_on(request, base)
     prepared = _prepare(settings, catalog, request, on_prepare)
+    if base is not None:
+        starts = _starts(catalog, request, base, prepared, warm_start)
+        request = request.model_copy(update={"starts": starts})
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     recorder = MLflowRecorder(settings, run_id)
     request = request.model_copy(
@@ -125,10 +145,9 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
     if record.status == "completed":
         raise NothingToResume(f"{run_id} is completed", "See its versions: u2net model list")
     directory = Path(record.directory)
-    try:
-        request = Request.model_validate_json((directory / REQUEST_FILE).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise NothingToResume(f"{directory} is gone", "Start the run anew.") from error
+    request = request_of(record)
+    if request is None:
+        raise NothingToResume(f"{directory} is gone", "Start the run anew.")
     with exclusive(directory / LOCK_FILE):
         prepared = _prepare(settings, catalog, request, on_prepare)
         changed = [name for name, one in prepared.items() if request.plans[name] != one.plan.digest]
@@ -139,6 +158,15 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
             )
         recorder = MLflowRecorder(settings, run_id, request.mlflow_run_id)
         return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, True)
+
+
+def request_of(run: RunRecord) -> Request | None:
+    """What a run was asked to do; None where its folder is gone."""
+    try:
+        text = (Path(run.directory) / REQUEST_FILE).read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    return Request.model_validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -192,7 +220,7 @@ class _Run:
 
     def _trainer(self) -> Trainer:
         request = self.request
-        owners = set(request.domains) | (set() if request.base else {BACKBONE})
+        owners = set(request.domains) | (set() if request.adapts else {BACKBONE})
         options = Options(
             seed=request.seed,
             device=choose_device(request.device),
@@ -215,9 +243,12 @@ class _Run:
         )
         topologies = {n: topology_of(one, architecture) for n, one in self.prepared.items()}
         network = build_network(architecture, topologies, self.request.seed)
+        store = WeightStore(self.settings.weights_dir)
         if base:
-            weights = WeightStore(self.settings.weights_dir).get(base.backbone_digest)
-            network.load_owner(BACKBONE, weights)
+            network.load_owner(BACKBONE, store.get(base.backbone_digest))
+        for name, reference in self.request.starts.items():
+            version = self.catalog.versions.get(*parse_reference(reference))
+            network.start_from(name, store.get(version.domain_digest), heads=version.domain == name)
         return network
 
     def _base(self) -> VersionRecord | None:
@@ -231,18 +262,23 @@ class _Run:
         network = trainer.result
         backbone = store.put(network.owner_state(BACKBONE))
         base = self._base()
-        if base and base.backbone_digest != backbone:
+        if base and self.request.adapts and base.backbone_digest != backbone:
             raise Conflict("the frozen backbone has changed", "A fault of the program: report it.")
         return tuple(
-            self._published(name, network, backbone, store.put(network.owner_state(name)), trainer)
+            self._published(name, network, backbone, store, trainer)
             for name in self.request.domains
         )
 
     def _published(
-        self, name: str, network: UniversalUNet, backbone: str, own: str, trainer: Trainer
+        self,
+        name: str,
+        network: UniversalUNet,
+        backbone: str,
+        store: WeightStore,
+        trainer: Trainer,
     ) -> VersionRecord:
-        for version in self.catalog.versions.list(name):
-            if version.run_id == self.run_id:
+        for version in self.catalog.versions.by_run(self.run_id):
+            if version.domain == name:
                 return version
         one = self.prepared[name]
         curve = trainer.curves.get(f"dice/{name}")
@@ -252,13 +288,14 @@ class _Run:
                 domain=name,
                 backbone_digest=backbone,
                 backbone_architecture=network.architecture.model_dump(mode="json"),
-                domain_digest=own,
+                domain_digest=store.put(network.owner_state(name)),
                 spec=one.plugin.spec.model_dump(mode="json"),
                 plugin_digest=one.plugin.digest,
                 plan=one.plan.model_dump(mode="json"),
                 run_id=self.run_id,
                 architecture=topology.model_dump(mode="json"),
                 metrics={"validation": {"dice": curve[-1][1]}} if curve else {},
+                probe=take_probe(network, name, store),
             )
         )
 
@@ -303,12 +340,39 @@ def _prepare(
     return prepared
 
 
-def _refuse_other_mode(base: VersionRecord) -> None:
-    if Architecture.model_validate(base.backbone_architecture).convolutions != "separable":
-        raise IncompatibleParts(
-            f"{base.reference} is not of a universal network",
-            "Adapt onto a version that was trained with --mode universal.",
-        )
+def _based_on(request: Request, base: VersionRecord) -> Request:
+    """The request with the base's number, mode and architecture."""
+    architecture = Architecture.model_validate(base.backbone_architecture)
+    separable = architecture.convolutions == "separable"
+    return request.model_copy(
+        update={
+            "base": base.reference,
+            "mode": "universal" if separable else "shared",
+            "architecture": architecture.name,
+        }
+    )
+
+
+def _starts(
+    catalog: Catalog,
+    request: Request,
+    base: VersionRecord,
+    prepared: Mapping[str, PreparedDomain],
+    warm_start: str,
+) -> dict[str, str]:
+    """What the domains of a run on a base begin with, where they do not begin anew."""
+    latest = {one.domain: one for one in catalog.versions.by_backbone(base.backbone_digest)}
+    if not request.frozen:
+        latest[base.domain] = base
+        return {name: latest[name].reference for name in request.domains if name in latest}
+    if warm_start == "none":
+        return {}
+    (name,) = request.domains
+    if warm_start == "auto":
+        found = nearest(latest.values(), prepared[name].plugin.spec, prepared[name].plan)
+    else:
+        found = catalog.versions.get(*parse_reference(warm_start))
+    return {name: found.reference} if found else {}
 
 
 def _record(
@@ -320,7 +384,7 @@ def _record(
 ) -> RunRecord:
     return RunRecord(
         id=run_id,
-        kind="adapt" if request.base else "train",
+        kind="adapt" if request.adapts else "train",
         mode=request.mode,
         domains=request.domains,
         recipe=request.recipe.model_dump(mode="json"),

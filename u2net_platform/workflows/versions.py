@@ -61,12 +61,18 @@ def load_predictor(settings: Settings, reference: str, device: torch.device) -> 
     record = catalog.versions.get(*parse_reference(reference))
     plugin = _plugin(settings, catalog, record)
     plan = Plan.model_validate(record.plan)
-    predictor = Predictor(_network(settings, record), plugin, plan, device)
+    network = load_network(WeightStore(settings.weights_dir), record)
+    predictor = Predictor(network, plugin, plan, device)
     return LoadedVersion(record, predictor, plugin, plan)
 
 
-def _network(settings: Settings, record: VersionRecord) -> UniversalUNet:
-    store = WeightStore(settings.weights_dir)
+def load_network(store: WeightStore, record: VersionRecord) -> UniversalUNet:
+    """A network with the version's backbone and domain.
+
+    Raises:
+        MissingFile, DigestMismatch: its weights are gone or altered.
+        IncompatibleParts: they do not fit together.
+    """
     network = build_network(
         Architecture.model_validate(record.backbone_architecture),
         {record.domain: Topology.model_validate(record.architecture)},

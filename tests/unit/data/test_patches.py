@@ -102,6 +102,16 @@ def test_a_domain_sees_the_same_whoever_trains_beside_it(case: PreparedCase) -> 
         assert all(same(*pair) for pair in zip(alone, seen(*others), strict=True))
 
 
+def test_drawn_domains_come_as_often_as_their_weights_say(case: PreparedCase) -> None:
+    sources = {"a": source(case), "b": source(case)}
+    stream = PatchStream(sources, seed=3, weights={"a": 3.0, "b": 1.0})
+    drawn = [stream[step] for step in range(200)]
+    assert 0.68 < sum(batch.domain == "a" for batch in drawn) / 200 < 0.82
+    assert same(drawn[7], stream[7])
+    images = [batch.images for batch in drawn if batch.domain == "a"][:5]
+    assert not any(torch.equal(images[0], later) for later in images[1:])
+
+
 def test_domains_and_seeds_see_other_patches(case: PreparedCase) -> None:
     streams = [PatchStream({"a": source(case), "b": source(case)}, seed) for seed in (0, 1)]
     images = [streams[0][0].images, streams[0][1].images, streams[1][0].images]

@@ -42,6 +42,10 @@ class Spectator:
     steps: list[Step] = field(default_factory=list)
     validations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     after_step: Callable[[Step], None] = lambda step: None
+    notes: list[str] = field(default_factory=list)
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
 
     def on_step(self, step: Step) -> None:
         self.steps.append(step)

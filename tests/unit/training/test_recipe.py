@@ -27,6 +27,17 @@ def test_overrides_change_a_recipe_and_none_changes_nothing() -> None:
     assert changed == plain.model_copy(update={"cycles": 7})
 
 
+def test_assignments_set_any_key_and_are_checked_like_a_file() -> None:
+    changed = Recipe.load(
+        "default", ["temperature=2", "loss=lovasz_focal", "augmentation.elastic = 0", "average=0.5"]
+    )
+    assert (changed.temperature, changed.loss, changed.average) == (2, "lovasz_focal", 0.5)
+    assert changed.augmentation.elastic == 0
+    for text in ("cycles", "=3", "loss.name=3", "colour=red", "precision=int4"):
+        with pytest.raises(InvalidRecipe):
+            Recipe.load("default", [text])
+
+
 def test_all_faults_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(

@@ -1,0 +1,96 @@
+"""`u2net study`: the paper's protocol on domains of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from u2net_platform.cli.output import Json, emit, talk
+from u2net_platform.cli.train import (
+    Architecture,
+    BatchVoxels,
+    Cycles,
+    Device,
+    Fold,
+    Rate,
+    RecipeName,
+    Seed,
+    Set,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from rich.markdown import Markdown
+
+    from u2net_platform.workflows.study import StudyResult
+
+
+def study(
+    domains: Annotated[list[str], typer.Argument(help="Domains that were added.")],
+    new: Annotated[
+        str | None, typer.Option(help="A domain to add to each network once it is trained.")
+    ] = None,
+    architecture: Annotated[Architecture, typer.Option()] = Architecture.compact,
+    recipe: RecipeName = "default",
+    cycles: Cycles = None,
+    learning_rate: Rate = None,
+    batch_voxels: BatchVoxels = None,
+    assignments: Set = None,
+    fold: Fold = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+    workers: Workers = 1,
+    output: Annotated[Path | None, typer.Option("-o", help="A .md file for the tables.")] = None,
+    _json: Json = False,
+) -> None:
+    """Train independent, shared and universal networks with equal budgets; print Tables 2 and 3.
+
+    Each domain gets the same number of steps in every mode. Ctrl-C stops a study; the same command
+    goes on with it, and repeats no run that is completed.
+
+    \b
+    Examples:
+      u2net study hippocampus heart --new spleen --cycles 300
+      u2net study hippocampus heart liver --recipe paper --architecture paper --device cuda
+    """
+    from u2net_platform.cli.training_display import training_display
+    from u2net_platform.files import write_text
+    from u2net_platform.settings import Settings
+    from u2net_platform.training.recipe import Recipe
+    from u2net_platform.workflows.study import Study, run_study, to_markdown
+
+    if new in domains:
+        raise typer.BadParameter(f"{new} cannot be new: it is among the domains")
+    chosen = Recipe.load(
+        recipe,
+        assignments or (),
+        cycles=cycles,
+        learning_rate=learning_rate,
+        batch_voxels=batch_voxels,
+    )
+    asked = Study(
+        domains=tuple(domains),
+        new=new,
+        recipe=chosen,
+        architecture=architecture.value,
+        seed=seed,
+        fold=fold,
+        device=device,
+        workers=workers,
+    )
+    with training_display() as display:
+        result = run_study(Settings(), asked, display, display.on_prepare, display.on_case)
+    if output:
+        write_text(output, to_markdown(result))
+        talk(f"Wrote {output}")
+    emit(result, _rendered)
+
+
+def _rendered(result: StudyResult) -> Markdown:
+    from rich.markdown import Markdown
+
+    from u2net_platform.workflows.study import to_markdown
+
+    return Markdown(to_markdown(result))
