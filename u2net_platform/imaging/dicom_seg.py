@@ -1,0 +1,103 @@
+"""Labels as a DICOM segmentation object (SEG) that refers to the slices it was made from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pydicom
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from pydicom.sr.codedict import codes
+
+from u2net_platform import __version__
+from u2net_platform.errors import MissingPosition
+from u2net_platform.files import atomic_path
+from u2net_platform.imaging.dicom import Series, sorted_slices
+from u2net_platform.imaging.volume import LabelVolume
+
+PRODUCT = "u2net-platform"
+SERIES_NUMBER = 1000  # beyond what scanners count to
+# A SEG has to carry them, be they empty; anonymised images often lack them.
+CARRIED = """
+    PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime
+""".split()  # noqa: SIM905
+
+
+def write_seg(
+    path: Path, labels: LabelVolume, names: tuple[str, ...], series: Series, version: str
+) -> None:
+    """Write one segment a class, whole or not at all, for labels on the grid of `read_series`.
+
+    The file names the patient, as the images that it belongs to do. `version` is who labelled
+    them, as `heart:3`.
+
+    Raises:
+        MissingPosition: the series names no frame of reference.
+        NotWritable, DiskFull: with the file named; what was there before stays.
+    """
+    with warnings.catch_warnings():  # they quote values, which may be the patient's
+        warnings.simplefilter("ignore")
+        sources = _sources(series)
+        content = highdicom.seg.Segmentation(
+            sources,
+            _mask(labels, sources),
+            SegmentationTypeValues.BINARY,
+            [_segment(number, name, version) for number, name in enumerate(names, 1)],
+            series_instance_uid=highdicom.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer=PRODUCT,
+            manufacturer_model_name=PRODUCT,
+            software_versions=__version__,
+            device_serial_number=version,
+            omit_empty_frames=bool(labels.array.any()),
+            content_label="SEGMENTATION",
+            series_description=f"{PRODUCT} {version}",
+        )
+        with atomic_path(path) as temporary:
+            content.save_as(temporary)
+
+
+def _sources(series: Series) -> Sequence[pydicom.Dataset]:
+    headers = list(series.headers) if series.is_multi_frame else sorted_slices(series)
+    sources = [pydicom.dcmread(str(one.filename), stop_before_pixels=True) for one in headers]
+    for source in sources:
+        if not source.get("FrameOfReferenceUID"):
+            raise MissingPosition(
+                f"series {series.uid} names no frame of reference, which a SEG needs",
+                "Write the labels as .nii.gz, or export the series again.",
+            )
+        for keyword in CARRIED:
+            source.setdefault(keyword, "")
+    return sources
+
+
+def _mask(labels: LabelVolume, sources: Sequence[pydicom.Dataset]) -> np.ndarray | highdicom.Volume:
+    """Slice for slice where every slice is a file; by place where frames have their own order."""
+    if len(sources) > 1:
+        return labels.array
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = labels.grid.steps[:, ::-1], labels.grid.origin_lps_mm
+    frame = sources[0].FrameOfReferenceUID
+    return highdicom.Volume(labels.array, affine, "PATIENT", frame_of_reference_uid=frame)
+
+
+def _segment(number: int, name: str, version: str) -> SegmentDescription:
+    # The standard's own list of anatomical structures; what it does not know is plain tissue.
+    known = getattr(codes.cid7192, name.title().replace(" ", ""), codes.cid7150.Tissue)
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=codes.cid7150.AnatomicalStructure,
+        segmented_property_type=known,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=PRODUCT, version=version, family=codes.cid7162.ArtificialIntelligence
+        ),
+        tracking_uid=highdicom.UID(),
+        tracking_id=f"{version} {name}",
+    )
