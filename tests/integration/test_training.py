@@ -299,6 +299,9 @@ def test_a_warm_start_begins_with_the_nearest_domain_s_adapter(
 ) -> None:
     request = request_for("ct_organ", base="ball:1", cycles=1)
     cold = start(settings, request, Silent(), ignore)
+    start(settings, request_for("twin", base="ball:1", cycles=1), Silent(), ignore)
+    again = start(settings, request, Silent(), ignore)
+    assert digests(again.versions) == digests(cold.versions)  # whoever was added in between
     warm = start(settings, request, Silent(), ignore, warm_start="twin:1")
     asked = request_of(warm.run)
     assert asked is not None
