@@ -11,7 +11,7 @@ command line)::
     │                        AmbiguousSeries · NoImageData · UnsupportedCompression
     │                        UnsupportedMultiFrame · LocalizerMixedIn · SingleSlice
     │                        MissingPosition · MixedSliceSizes · MixedOrientations
-    │                        DuplicateSlices · UnevenSlices · GantryTilt
+    │                        DuplicateSlices · UnevenSlices · GantryTilt · InvalidHeader
     ├── StorageError (5)     NotWritable · DiskFull
     ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
     ├── TrainingError (7)    RunBusy · NothingToResume · InvalidRecipe · Diverged · TooFewCases
@@ -164,6 +164,10 @@ class UnevenSlices(DataError):
 
 class GantryTilt(DataError):
     """The slices of a DICOM series are stacked at an angle to their normal."""
+
+
+class InvalidHeader(DataError):
+    """A DICOM header holds values that the standard does not allow, where they are needed."""
 
 
 class StorageError(U2NetError):

@@ -28,32 +28,46 @@ class Part(StrEnum):
 
 def predict(
     domain: Annotated[str, typer.Option(help="A domain, or a version of it: heart, heart:3.")],
-    inputs: Annotated[Path, typer.Option("--input", "-i", help="An image, or a folder of them.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file for a file, else a folder.")
+    inputs: Annotated[
+        Path, typer.Option("--input", "-i", help="An image, a folder of them, or of DICOM files.")
     ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A file for one image, else a folder.")
+    ],
+    series: Annotated[
+        list[str] | None, typer.Option(help="UID of a DICOM series; again for each channel.")
+    ] = None,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     _json: Json = False,
 ) -> None:
     """Label images, each on its own grid, with the label names in a JSON file beside.
 
-    In a folder, case_0000.nii.gz, case_0001.nii.gz, ... are the channels of one case.
+    In a folder, case_0000.nii.gz, case_0001.nii.gz, ... are the channels of one case. A folder of
+    DICOM files is one image; an output that ends with .dcm is then a DICOM SEG.
 
     \b
     Examples:
       u2net predict --domain heart -i scan.nii.gz -o atrium.nii.gz
       u2net predict --domain heart:3 -i scans/ -o labels/ --device cuda
+      u2net predict --domain heart -i DICOM/ST01 -o atrium.dcm
     """
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.predict import failure_of, find_cases, named, predict_paths
+    from u2net_platform.workflows.predict import (
+        DicomOptions,
+        failure_of,
+        find_cases,
+        named,
+        predict_paths,
+    )
     from u2net_platform.workflows.versions import load_predictor
 
     total = len(find_cases(inputs))
     version = load_predictor(Settings(), domain, choose_device(device))
+    dicom = DicomOptions(tuple(series or ()), version.record.reference)
     with progress(f"Predicting {domain}", total) as done:
-        results = predict_paths(version.predictor, inputs, output, done, overwrite)
+        results = predict_paths(version.predictor, inputs, output, done, overwrite, dicom)
     cases = [
         {"case_id": one.case_id, "output": one.output, "error": one.error and named(one.error)}
         for one in results

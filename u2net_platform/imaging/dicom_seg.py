@@ -9,11 +9,16 @@ from pathlib import Path
 import highdicom
 import numpy as np
 import pydicom
-from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import (
+    SegmentAlgorithmTypeValues,
+    Segmentation,
+    SegmentationTypeValues,
+    SegmentDescription,
+)
 from pydicom.sr.codedict import codes
 
 from u2net_platform import __version__
-from u2net_platform.errors import MissingPosition
+from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.files import atomic_path
 from u2net_platform.imaging.dicom import Series, sorted_slices
 from u2net_platform.imaging.volume import LabelVolume
@@ -36,30 +41,44 @@ def write_seg(
 
     Raises:
         MissingPosition: the series names no frame of reference.
+        InvalidHeader: the patient's or the study's attributes break the standard.
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
     with warnings.catch_warnings():  # they quote values, which may be the patient's
         warnings.simplefilter("ignore")
         sources = _sources(series)
-        content = highdicom.seg.Segmentation(
-            sources,
-            _mask(labels, sources),
-            SegmentationTypeValues.BINARY,
-            [_segment(number, name, version) for number, name in enumerate(names, 1)],
-            series_instance_uid=highdicom.UID(),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer=PRODUCT,
-            manufacturer_model_name=PRODUCT,
-            software_versions=__version__,
-            device_serial_number=version,
-            omit_empty_frames=bool(labels.array.any()),
-            content_label="SEGMENTATION",
-            series_description=f"{PRODUCT} {version}",
-        )
+        try:
+            content = _segmentation(labels, names, sources, version)
+        except ValueError:  # it quotes a value as well
+            raise InvalidHeader(
+                f"a date, a time or the sex in the headers of series {series.uid} breaks the"
+                " standard, so that no SEG can carry it",
+                "Correct the headers, or write the labels as .nii.gz.",
+            ) from None
         with atomic_path(path) as temporary:
             content.save_as(temporary)
+
+
+def _segmentation(
+    labels: LabelVolume, names: tuple[str, ...], sources: Sequence[pydicom.Dataset], version: str
+) -> Segmentation:
+    return Segmentation(
+        sources,
+        _mask(labels, sources),
+        SegmentationTypeValues.BINARY,
+        [_segment(number, name, version) for number, name in enumerate(names, 1)],
+        series_instance_uid=highdicom.UID(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=PRODUCT,
+        manufacturer_model_name=PRODUCT,
+        software_versions=__version__,
+        device_serial_number=version,
+        omit_empty_frames=bool(labels.array.any()),
+        content_label="SEGMENTATION",
+        series_description=f"{PRODUCT} {version}",
+    )
 
 
 def _sources(series: Series) -> Sequence[pydicom.Dataset]:

@@ -14,15 +14,26 @@ from u2net_platform.errors import (
     InvalidCases,
     InvalidDataset,
     MissingFile,
+    NeedsDicom,
+    NoDicom,
     NotWritable,
     StorageError,
     U2NetError,
 )
 from u2net_platform.files import storage_errors
-from u2net_platform.imaging.volume import FILE_ENDINGS, read_image, stem_of, write_labels
+from u2net_platform.imaging.dicom import Series, choose_series, holds_dicom, read_series
+from u2net_platform.imaging.volume import (
+    FILE_ENDINGS,
+    ImageVolume,
+    joined,
+    read_image,
+    stem_of,
+    write_labels,
+)
 from u2net_platform.inference.predictor import Predictor
 
 FOLDER_ENDING = ".nii.gz"
+SEG_ENDING = ".dcm"
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 
 
@@ -35,34 +46,47 @@ class PredictedCase:
     error: Exception | None = None
 
 
+@dataclass(frozen=True)
+class DicomOptions:
+    """What matters to DICOM alone: the UIDs of the series to read, one a channel, where it is not
+    clear which; and the version that labels, as `heart:3`, for a SEG to name."""
+
+    series: tuple[str, ...] = ()
+    version: str = "unpublished"
+
+
 def predict_paths(
     predictor: Predictor,
     inputs: Path,
     output: Path,
     on_case: Callable[[str], None],
     overwrite: bool = False,
+    dicom: DicomOptions = DicomOptions(),
 ) -> list[PredictedCase]:
-    """Label one file into one file, or every image of a folder into a folder of .nii.gz files.
+    """Label one image into one file, or every image of a folder into a folder of .nii.gz files.
 
     In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
     other image file is a case. A case that fails is returned with its error and the others go on.
+    A folder of DICOM files is one image, whose labels may go into a .dcm file, a SEG.
 
     Raises:
         MissingFile, UnsupportedFormat, InvalidDataset: there is nothing to predict, or not clearly.
+        NeedsDicom: a SEG, or a choice of series, is asked for with images that are not DICOM.
         NotWritable, DiskFull: an output exists and is not to be overwritten, or cannot be written.
     """
     cases = find_cases(inputs)
+    _check_dicom(inputs, cases, output, dicom)
     targets = _targets(inputs, cases, output)
     _check_targets(inputs, list(targets.values()), overwrite)
     results = []
     for case in cases:
-        results.append(_predict_case(predictor, case, targets[case.id]))
+        results.append(_predict_case(predictor, case, targets[case.id], dicom))
         on_case(case.id)
     return results
 
 
 def find_cases(inputs: Path) -> list[Case]:
-    """The case of a file, or the cases of a folder, sorted by name.
+    """The case of a file or of a DICOM folder, or the cases of a folder, sorted by name.
 
     Raises:
         MissingFile: there is no such path, or no image in the folder.
@@ -78,10 +102,12 @@ def find_cases(inputs: Path) -> list[Case]:
         for path in inputs.iterdir()
         if path.name.endswith(FILE_ENDINGS) and not path.name.startswith(".")
     )
+    if not files and holds_dicom(inputs):
+        return [Case(inputs.resolve().name, (inputs,), None)]
     if not files:
-        raise MissingFile(
+        raise NoDicom(
             f"{inputs} holds no image",
-            f"Give a folder with files that end with {', '.join(FILE_ENDINGS)}.",
+            f"Give a folder with files that end with {', '.join(FILE_ENDINGS)}, or with DICOM.",
         )
     cases = _group_channels(files)
     twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
@@ -105,9 +131,22 @@ def _group_channels(files: list[Path]) -> list[Case]:
     return sorted(channels + single, key=lambda case: case.id)
 
 
+def _check_dicom(inputs: Path, cases: list[Case], output: Path, dicom: DicomOptions) -> None:
+    if cases[0].images == (inputs,) and inputs.is_dir():
+        return
+    if output.suffix == SEG_ENDING:
+        raise NeedsDicom(
+            f"{inputs} is no DICOM, and the SEG {output} would have no slices to refer to",
+            f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
+        )
+    if dicom.series:
+        raise NeedsDicom(f"{inputs} is no DICOM, and has no series", "Leave out --series.")
+
+
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
-    if inputs.is_file():
-        stem_of(output)
+    if cases[0].images == (inputs,):
+        if output.suffix != SEG_ENDING:
+            stem_of(output)
         return {cases[0].id: output}
     return {case.id: output / f"{case.id}{FOLDER_ENDING}" for case in cases}
 
@@ -126,15 +165,36 @@ def _check_targets(inputs: Path, targets: list[Path], overwrite: bool) -> None:
         raise NotWritable(f"{folder} cannot be written", "Choose another place for the output.")
 
 
-def _predict_case(predictor: Predictor, case: Case, target: Path) -> PredictedCase:
+def _predict_case(
+    predictor: Predictor, case: Case, target: Path, dicom: DicomOptions
+) -> PredictedCase:
+    names = predictor.plugin.spec.class_names
     try:
-        labels = predictor.predict(read_image(case.images), str(case.images[0]))
-        write_labels(target, labels, predictor.plugin.spec.class_names)
+        image, series = _read(predictor, case, dicom)
+        labels = predictor.predict(image, str(case.images[0]))
+        if target.suffix == SEG_ENDING:
+            from u2net_platform.imaging.dicom_seg import write_seg
+
+            write_seg(target, labels, names, series[0], dicom.version)
+        else:
+            write_labels(target, labels, names)
     except StorageError:  # the next case would meet it too
         raise
     except Exception as error:
         return PredictedCase(case.id, None, error)
     return PredictedCase(case.id, target)
+
+
+def _read(
+    predictor: Predictor, case: Case, dicom: DicomOptions
+) -> tuple[ImageVolume, list[Series]]:
+    """The image, and the series that it is from."""
+    folder = case.images[0]
+    if not folder.is_dir():
+        return read_image(case.images), []
+    modality = predictor.plugin.spec.modality
+    series = [choose_series(folder, modality, name) for name in dicom.series or (None,)]
+    return joined([read_series(one) for one in series], [one.uid for one in series]), series
 
 
 def failure_of(results: list[PredictedCase]) -> U2NetError | None:

@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -43,6 +44,25 @@ def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(
     assert result.exit_code == 4
     assert str(tmp_path / "out" / "good.nii.gz") in result.stdout
     assert "bad: UnreadableImage" in result.stderr
+
+
+def test_predict_reads_a_dicom_folder_and_writes_a_seg_that_names_the_version(
+    added, write_series, scan, tmp_path
+) -> None:
+    folder = write_series(tmp_path / "dicom", scan.array[0].round(), scan.grid)
+    target = tmp_path / "labels.dcm"
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    result = run("predict", "--domain", "bright", "-i", folder, "-o", target, "--series", uid)
+    assert result.exit_code == 0, result.output
+    seg = pydicom.dcmread(target)
+    assert seg.SeriesDescription == "u2net-platform bright:1"
+    assert "Doe" not in result.output
+    missing = run("predict", "--domain", "bright", "-i", folder, "-o", target, "--series", "1.2")
+    assert missing.exit_code == 5  # the target exists
+    arguments = ["-i", folder, "-o", tmp_path / "b.dcm", "--series", "1.2"]
+    wrong = run("predict", "--domain", "bright", *arguments)
+    assert wrong.exit_code == 4
+    assert f"{uid}: made, MR, 20 slices" in wrong.stderr
 
 
 def test_evaluate_scores_the_test_cases_and_keeps_the_scores(added, tmp_path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK
 from pydicom.uid import generate_uid
 
-from u2net_platform.errors import MissingPosition
+from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.imaging.dicom import Series, choose_series, read_series, sorted_slices
 from u2net_platform.imaging.dicom_seg import write_seg
 from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume
@@ -140,3 +140,17 @@ def test_an_anonymised_series_needs_no_patient_but_a_frame_of_reference(
         write("FrameOfReferenceUID")
     assert (tmp_path / "out.dcm").read_bytes() == before
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")  # as the test writes it
+def test_a_header_that_breaks_the_standard_is_named_and_not_quoted(
+    write_series: Callable[..., Path], scan: ImageVolume, labels: LabelVolume, tmp_path: Path
+) -> None:
+    def change(k: int, header: pydicom.Dataset) -> None:
+        with pydicom.config.disable_value_validation():
+            header.PatientBirthDate = "23.08.1961"
+
+    folder = write_series(tmp_path / "series", scan.array[0], scan.grid, change=change)
+    with pytest.raises(InvalidHeader) as caught:
+        write_seg(tmp_path / "out.dcm", labels, NAMES, choose_series(folder), "heart:3")
+    assert "1961" not in str(caught.value)

@@ -1,19 +1,24 @@
+from collections.abc import Callable
 from pathlib import Path
 
+import highdicom
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 
 from u2net_platform.errors import (
+    AmbiguousSeries,
     InvalidCases,
     InvalidDataset,
     MissingFile,
+    NeedsDicom,
     NotWritable,
     UnreadableImage,
     UnsupportedFormat,
 )
 from u2net_platform.imaging.volume import LabelVolume, read_labels, to_sitk
-from u2net_platform.workflows.predict import failure_of, find_cases, predict_paths
+from u2net_platform.workflows.predict import DicomOptions, failure_of, find_cases, predict_paths
 
 
 @pytest.fixture
@@ -120,3 +125,87 @@ def test_all_hidden_channels_reach_the_network_together(bright_predictor, folder
     results = predict_paths(bright_predictor, pair, tmp_path / "out", lambda _: None)
     assert failure_of(results).error_code == "WrongChannels"
     assert np.all([result.output is None for result in results])
+
+
+@pytest.fixture
+def study(write_series: Callable[..., Path], scan, tmp_path: Path) -> Path:
+    """An MR series, with a CT series of another patient's side in the folder beside it."""
+    raw = scan.array[0].round()
+    write_series(tmp_path / "study" / "SE1", raw, scan.grid, "MR")
+    write_series(tmp_path / "study" / "SE2", raw[:, ::-1], scan.grid, "CT")
+    return tmp_path / "study"
+
+
+def dice(found: np.ndarray, organ: np.ndarray) -> float:
+    return float(2 * (found * organ).sum() / (found.sum() + organ.sum()))
+
+
+def test_a_dicom_folder_is_one_image_and_gives_a_file_of_any_format(
+    bright_predictor, study, organ, oblique, tmp_path
+) -> None:
+    (case,) = find_cases(study)
+    assert (case.id, case.images) == ("study", (study,))
+    target = tmp_path / "mask.nii.gz"
+    assert failure_of(predict_paths(bright_predictor, study, target, lambda _: None)) is None
+    found = read_labels(target)
+    assert found.grid.displacement_mm(oblique) < 1e-3
+    assert dice(found.array, organ) > 0.9
+
+
+def test_a_seg_lies_where_the_organ_lies_and_names_the_version(
+    bright_predictor, study, organ, tmp_path
+) -> None:
+    target = tmp_path / "new" / "labels.dcm"
+    options = DicomOptions(version="bright:3")
+    results = predict_paths(bright_predictor, study, target, lambda _: None, dicom=options)
+    assert (results[0].output, failure_of(results)) == (target, None)
+    assert [path.name for path in target.parent.iterdir()] == ["labels.dcm"]
+    slices = [pydicom.dcmread(path) for path in (study / "SE1").iterdir()]
+    source = highdicom.get_volume_from_series(slices)
+    seg = highdicom.seg.segread(target)
+    found = seg.get_volume(combine_segments=True).match_geometry(source).array
+    inside = source.array > 500  # the scan has 100 around the organ and 1000 in it
+    assert dice(found, inside) > 0.9
+    assert inside.sum() == organ.sum()
+    segment = seg.SegmentSequence[0]
+    assert segment.SegmentLabel == "organ"
+    algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
+    assert algorithm.AlgorithmVersion == "bright:3"
+
+
+def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
+    bright_predictor, study, write_series, scan, tmp_path
+) -> None:
+    third = write_series(study / "SE3", scan.array[0].round(), scan.grid, "MR")
+    uid = pydicom.dcmread(next(third.iterdir())).SeriesInstanceUID
+    arguments = bright_predictor, study, tmp_path / "a.dcm", lambda _: None, True
+    unclear = failure_of(predict_paths(*arguments))
+    assert isinstance(unclear, AmbiguousSeries)
+    assert failure_of(predict_paths(*arguments, DicomOptions((uid,)))) is None
+    read = pydicom.dcmread(tmp_path / "a.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID
+    assert read == uid
+    twice = failure_of(predict_paths(*arguments, DicomOptions((uid, uid))))
+    assert twice is not None
+    assert "has 2 channels" in twice.message
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", ""])
+def test_a_seg_or_a_series_of_files_that_are_not_dicom_is_refused(
+    bright_predictor, folder, tmp_path, name: str
+) -> None:
+    with pytest.raises(NeedsDicom, match="SEG"):
+        predict_paths(bright_predictor, folder / name, tmp_path / "x.dcm", lambda _: None)
+    with pytest.raises(NeedsDicom, match="no series"):
+        predict_paths(
+            bright_predictor,
+            folder / name,
+            tmp_path / "x.nii.gz",
+            lambda _: None,
+            dicom=DicomOptions(("1.2.3",)),
+        )
+    assert not (tmp_path / "x.dcm").exists()
+
+
+def test_a_seg_is_not_put_among_its_slices(bright_predictor, study) -> None:
+    with pytest.raises(NotWritable, match="input and output"):
+        predict_paths(bright_predictor, study, study / "labels.dcm", lambda _: None)
