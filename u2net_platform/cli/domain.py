@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.settings import Settings
 
-app = typer.Typer(help="Domains: list, add, write, check and remove them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Domains: list, add, write, check, export and remove them.", no_args_is_help=True
+)
 Name = Annotated[str, typer.Argument(help="The domain's name, as `domain list` shows it.")]
 PluginPath = Annotated[
     Path | None,
@@ -167,6 +169,35 @@ def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json
         "Correct them as named above, or take them out of the data set.",
     )
     emit(result, _render_check, failure if faults else None)
+
+
+@app.command()
+def export(
+    name: Name,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder nnUNet_raw.")],
+    number: Annotated[int, typer.Option(min=1, max=999, help="The data set's, for nnU-Net.")],
+    path: PluginPath = None,
+    data: DataDir = None,
+    _json: Json = False,
+) -> None:
+    """Write a domain's data as an nnU-Net raw data set, with the domain's classes.
+
+    \b
+    Examples:
+      u2net domain export heart --output nnUNet_raw --number 102
+    """
+    from u2net_platform.data.dataset import open_dataset
+    from u2net_platform.domains.discovery import load_plugin
+    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.export_nnunet import export_nnunet
+
+    settings, catalog = _open()
+    plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
+    dataset = open_dataset(data_dir_of(name, catalog, data))
+    total = len(dataset.training) + len(dataset.test)
+    with progress(f"Exporting {name}", total) as on_case:
+        directory = export_nnunet(plugin, dataset, output, number, on_case)
+    emit({"name": name, "directory": directory}, lambda written: str(written["directory"]))
 
 
 @app.command()

@@ -9,8 +9,10 @@ import SimpleITK
 from typer.testing import CliRunner, Result
 
 from u2net_platform.cli.app import app
+from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.settings import Settings
+from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 
 NewPlugin = Callable[..., Path]
 
@@ -134,3 +136,15 @@ def test_check_names_each_bad_case_and_ends_with_4(msd_folder: Path) -> None:
     table = run("check", "ears", "--data", msd_folder).stdout
     assert "ear_1" in table
     assert "UnreadableImage" in table
+
+
+def test_export_writes_an_nnunet_folder_and_says_where(
+    new_plugin: NewPlugin, tmp_path: Path
+) -> None:
+    folder = write_phantom("ct_organ", tmp_path, cases=1, seed=0)
+    plugin = write_phantom_plugin("ct_organ", tmp_path)
+    arguments = ("export", "ct_organ", "--path", plugin, "--data", folder, "--number", "5")
+    written = data(*arguments, "--output", tmp_path / "raw")
+    assert written["directory"] == str(tmp_path / "raw" / "Dataset005_CtOrgan")
+    assert len(open_dataset(Path(written["directory"])).training) == 1
+    assert run(*arguments, "--output", tmp_path / "raw").exit_code == 5
