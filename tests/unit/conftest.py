@@ -126,7 +126,7 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
 
     def publish(**changed: str) -> VersionRecord:
         plugin, catalog = DomainPlugin.load(bright_folder), Catalog.open(settings.database_url)
-        spec = plugin.spec.model_dump(mode="json")
+        spec = plugin.spec.document()
         catalog.domains.add(spec, "bright", plugin.digest, str(bright_folder))
         split = {
             "test": ["case_0", "case_1", "case_2"],

@@ -36,9 +36,15 @@ def commands(command: click.Command, name: str) -> Iterator[str]:
 def spec_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield prefix + name
-        for part in (field.annotation, *typing.get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                yield from spec_keys(part, f"{prefix}{name}.")
+        for part in inner_models(field.annotation):
+            yield from spec_keys(part, f"{prefix}{name}.")
+
+
+def inner_models(annotation: typing.Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from inner_models(part)
 
 
 def faults(base: type[errors.U2NetError]) -> Iterator[type[errors.U2NetError]]:

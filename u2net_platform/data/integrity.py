@@ -10,7 +10,7 @@ import numpy as np
 
 from u2net_platform.data.dataset import Case, Dataset
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.domains.spec import IGNORED, DomainSpec
 from u2net_platform.errors import (
     BrokenPlugin,
     DataError,
@@ -119,6 +119,7 @@ def _merged(spec: DomainSpec, labels: LabelVolume, name: str) -> LabelVolume:
     classes = {0: 0}
     for index, label in enumerate(spec.labels, start=1):
         classes.update(dict.fromkeys(label.values, index))
+    classes.update(dict.fromkeys(spec.ignore, IGNORED))
     found = np.flatnonzero(np.bincount(labels.array.ravel()))
     unknown = [int(value) for value in found if int(value) not in classes]
     if unknown:
@@ -127,7 +128,7 @@ def _merged(spec: DomainSpec, labels: LabelVolume, name: str) -> LabelVolume:
             " name",
             "Correct the label, or add them to a label's values in domain.toml.",
         )
-    if found.max() == 0:
+    if not any(classes[int(value)] not in (0, IGNORED) for value in found):
         raise EmptyLabel(f"{name} has no foreground voxel", "Label it, or leave the case out.")
     table = np.array([classes.get(value, 0) for value in range(256)], np.uint8)
     return replace(labels, array=table[labels.array])

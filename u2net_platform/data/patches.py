@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.store import PreparedCase
+from u2net_platform.domains.spec import DomainSpec
 
 Shape = tuple[int, int, int]
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -30,43 +31,61 @@ Element = TypeVar("Element", bound=np.generic)
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's patches: images b c z y x float32, labels b z y x uint8."""
+    """One step's patches: images b c z y x float32, labels b z y x uint8.
+
+    hidden: b k bool, the classes that are unlabelled in each; None where all are labelled.
+    """
 
     domain: str
     images: Tensor
     labels: Tensor
+    hidden: Tensor | None = None
 
 
 class PatchSource:
     """Batches of one domain. A third of each, rounded up, is centred on foreground."""
 
     def __init__(
-        self, cases: Sequence[PreparedCase], augmenter: Augmenter, batch_size: int
+        self,
+        cases: Sequence[PreparedCase],
+        augmenter: Augmenter,
+        batch_size: int,
+        spec: DomainSpec | None = None,
     ) -> None:
+        """`spec` says which classes are unlabelled in a case; all are labelled without it."""
         self.augmenter = augmenter
         self.batch_size = batch_size
         # Opened once: only the pages that patches touch are ever read.
         self._cases = [(case.image, case.labels, case.foreground) for case in cases]
+        self._hidden: Tensor | None = None
+        if spec is not None and spec.unlabelled:
+            self._hidden = torch.zeros(len(cases), spec.classes, dtype=torch.bool)
+            for row, case in zip(self._hidden, cases, strict=True):
+                row[list(spec.hidden_classes(case.id))] = True
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, labels and hidden classes, as a `Batch` has them."""
         on_foreground = -(-self.batch_size // 3)
         patches = [self._patch(rng, index < on_foreground) for index in range(self.batch_size)]
-        images, labels = zip(*patches, strict=True)
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+        images, labels, chosen = zip(*patches, strict=True)
+        hidden = None if self._hidden is None else self._hidden[list(chosen)]
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), hidden
 
     def _patch(
         self, rng: np.random.Generator, on_foreground: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        image, labels, foreground = self._cases[rng.integers(len(self._cases))]
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8], int]:
+        chosen = int(rng.integers(len(self._cases)))
+        image, labels, foreground = self._cases[chosen]
         patch = self.augmenter.patch_zyx
         centre = _random_centre(rng, labels.shape, patch)
         if on_foreground and foreground:
             voxels = foreground[rng.choice(sorted(foreground))]
             centre = _within(voxels[rng.integers(len(voxels))], labels.shape, patch)
         source = self.augmenter.source_zyx
-        return self.augmenter(
+        changed = self.augmenter(
             cut(image, centre, source), cut(labels, centre, source), int(rng.integers(2**32))
         )
+        return *changed, chosen
 
 
 def _random_centre(

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.integrity import digest_of_case, load_case
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.domains.spec import DomainSpec, digest_of
+from u2net_platform.domains.spec import IGNORED, DomainSpec, Statistics, digest_of
 from u2net_platform.errors import TooFewCases
 from u2net_platform.imaging.cropping import cropped_to_nonzero
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
@@ -34,15 +34,6 @@ Spacing = tuple[float, float, float]
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Statistics(Frozen):
-    """Of one channel; `low` and `high` are the values at the spec's clip percentiles."""
-
-    mean: float
-    std: float
-    low: float
-    high: float
 
 
 class Fingerprint(Frozen):
@@ -77,7 +68,7 @@ class Plan(Frozen):
 
     @property
     def digest(self) -> str:
-        return digest_of(self)
+        return digest_of(self.model_dump(mode="json"))
 
     @property
     def preparation_digest(self) -> str:
@@ -122,17 +113,21 @@ def derive_plan(spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int) -
     declared = spec.geometry.spacing_zyx_mm
     spacing = fingerprint.spacing_zyx_mm if declared == "median" else declared
     shape = _whole(np.maximum(1, np.divide(fingerprint.extent_zyx_mm, spacing)))
-    patch = _patch(shape, spacing, batch_voxels)
+    own = spec.plan
+    patch = own.patch_zyx or _patch(shape, spacing, batch_voxels)
     strides, kernels = pooling(patch, spacing)
     smallest, largest = BATCH_SIZES
-    return Plan(
-        spacing_zyx_mm=spacing,
-        shape_zyx=shape,
-        patch_zyx=patch,
-        strides_zyx=(strides[0], strides[1], strides[2], strides[3], strides[4]),
-        kernels_zyx=(kernels[0], kernels[1], kernels[2], kernels[3], kernels[4], kernels[5]),
-        batch_size=min(largest, max(smallest, batch_voxels // math.prod(patch))),
-        statistics=fingerprint.foreground,
+    batch = min(largest, max(smallest, batch_voxels // math.prod(patch)))
+    return Plan.model_validate(
+        {
+            "spacing_zyx_mm": spacing,
+            "shape_zyx": shape,
+            "patch_zyx": patch,
+            "strides_zyx": own.strides_zyx or strides,
+            "kernels_zyx": own.kernels_zyx or kernels,
+            "batch_size": own.batch_size or batch,
+            "statistics": own.statistics or fingerprint.foreground,
+        }
     )
 
 
@@ -192,7 +187,7 @@ def _multiples(patch: Shape, spacing: Spacing) -> NDArray[np.int64]:
 
 def _foreground_sample(image: ImageVolume, labels: LabelVolume) -> NDArray[np.float32]:
     """Evenly spread foreground voxels of a case, c n, at most `VOXELS_PER_CASE` of them."""
-    found = np.flatnonzero(labels.array)
+    found = np.flatnonzero((labels.array > 0) & (labels.array != IGNORED))
     kept = found[:: math.ceil(len(found) / VOXELS_PER_CASE)]
     return image.array.reshape(len(image.array), -1)[:, kept]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from u2net_platform.data.plan import Plan, Statistics
-from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.data.plan import Plan
+from u2net_platform.domains.spec import DomainSpec, Statistics
 from u2net_platform.imaging.cropping import cropped_to_nonzero
 from u2net_platform.imaging.resampling import resample_image, respaced
 from u2net_platform.imaging.volume import ImageVolume

@@ -18,6 +18,7 @@ from u2net_platform.data.integrity import digest_of_case, load_case
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import preprocess
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import IGNORED
 from u2net_platform.errors import DataError, InvalidCases, MissingFile
 from u2net_platform.files import atomic_directory
 from u2net_platform.imaging.resampling import resample_labels
@@ -128,7 +129,9 @@ def _write(folder: Path, image: ImageVolume, labels: LabelVolume, parts: dict[st
     np.save(folder / "image.npy", np.ascontiguousarray(image.array))
     np.save(folder / "labels.npy", np.ascontiguousarray(labels.array))
     voxels: dict[str, Any] = {
-        str(value): _spread(labels.array == value) for value in np.unique(labels.array) if value
+        str(value): _spread(labels.array == value)
+        for value in np.unique(labels.array)
+        if value not in (0, IGNORED)
     }
     np.savez(folder / "foreground.npz", **voxels)
     grid = image.grid

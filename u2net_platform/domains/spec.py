@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +33,10 @@ RESERVED_NAMES = frozenset(
 
 Positive = Annotated[float, Field(gt=0)]
 ZYX = tuple[Positive, Positive, Positive]
+Side = Annotated[int, Field(ge=1)]
+Sides = tuple[Side, Side, Side]
+
+IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 
 
 class Declared(BaseModel):
@@ -48,6 +53,16 @@ class Label(Declared):
 
     name: str = Field(min_length=1)
     values: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+
+
+class Unlabelled(Declared):
+    """Classes that nobody has drawn in some cases: what is background there may well be theirs.
+
+    cases: patterns of case ids, as `site_b_*`.
+    """
+
+    labels: tuple[str, ...] = Field(min_length=1)
+    cases: tuple[str, ...] = Field(min_length=1)
 
 
 class Intensity(Declared):
@@ -103,6 +118,25 @@ class Postprocessing(Declared):
     keep_largest: tuple[str, ...] = ()
 
 
+class Statistics(Declared):
+    """Of one channel; `low` and `high` are the values at the clip percentiles."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+class PlanOverrides(Declared):
+    """Figures of the plan that are not derived but declared, for those who know better."""
+
+    patch_zyx: Sides | None = None
+    strides_zyx: tuple[Sides, Sides, Sides, Sides, Sides] | None = None
+    kernels_zyx: tuple[Sides, Sides, Sides, Sides, Sides, Sides] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    statistics: tuple[Statistics, ...] | None = None
+
+
 class DataCard(Declared):
     """Where the data of the domain comes from, and what one may do with it."""
 
@@ -121,11 +155,14 @@ class DomainSpec(Declared):
     modality: Literal["MR", "CT", "PET", "US", "other"]
     channels: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     labels: tuple[Label, ...] = Field(min_length=1, max_length=254)
+    ignore: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    unlabelled: tuple[Unlabelled, ...] = ()
     intensity: Intensity = Intensity()
     geometry: Geometry = Geometry()
     augmentation: Augmentation = Augmentation()
     evaluation: Evaluation = Evaluation()
     postprocessing: Postprocessing = Postprocessing()
+    plan: PlanOverrides = PlanOverrides()
     data: DataCard
 
     @model_validator(mode="after")
@@ -139,6 +176,12 @@ class DomainSpec(Declared):
             faults.append("two labels have the same name")
         if len(set(values)) < len(values):
             faults.append("a source value belongs to two labels")
+        if set(self.ignore) & set(values):
+            faults.append("a source value is both a label's and ignored")
+        if unknown := {name for rule in self.unlabelled for name in rule.labels} - set(names):
+            faults.append(f"unlabelled names no label: {sorted(unknown)}")
+        if self.plan.statistics and len(self.plan.statistics) != len(self.channels):
+            faults.append("plan.statistics needs one entry a channel")
         unknown = set(self.postprocessing.keep_largest) - set(names)
         if unknown:
             faults.append(f"postprocessing.keep_largest names no label: {sorted(unknown)}")
@@ -156,9 +199,24 @@ class DomainSpec(Declared):
         """Names of the foreground classes; entry k is class k + 1."""
         return tuple(label.name for label in self.labels)
 
+    def hidden_classes(self, case_id: str) -> tuple[int, ...]:
+        """The classes that are unlabelled in a case, ascending."""
+        hidden = {
+            name
+            for rule in self.unlabelled
+            if any(fnmatchcase(case_id, pattern) for pattern in rule.cases)
+            for name in rule.labels
+        }
+        return tuple(k for k, name in enumerate(self.class_names, start=1) if name in hidden)
+
+    def document(self) -> dict[str, Any]:
+        """What is declared, as JSON values. Defaults are left out: so a key that a later release
+        adds changes no digest of a spec that does not use it."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
     @property
     def digest(self) -> str:
-        return digest_of(self)
+        return digest_of(self.document())
 
     @classmethod
     def load(cls, path: Path) -> DomainSpec:
@@ -202,7 +260,7 @@ def list_faults(error: ValidationError) -> str:
     )
 
 
-def digest_of(model: BaseModel) -> str:
-    """SHA-256 of a model's canonical JSON: equal content has equal digests on every machine."""
-    canonical = json.dumps(model.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def digest_of(document: dict[str, Any]) -> str:
+    """SHA-256 of canonical JSON: equal content has equal digests on every machine."""
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -3,6 +3,7 @@
 Background is no class. Where a class is empty:
 
 - in both volumes: it is *absent*; Dice, HD95 and surface Dice are None and enter no mean;
+- unlabelled in this case: the same, and its volume in the reference is 0;
 - in one of the two: Dice and surface Dice are 0, HD95 is the diagonal of the volume, the largest
   distance that two of its points can have.
 """
@@ -10,11 +11,14 @@ Background is no class. Where a class is empty:
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from surface_distance import metrics as surfaces
+
+from u2net_platform.domains.spec import IGNORED
 
 ZYX = tuple[float, float, float]
 
@@ -36,30 +40,43 @@ def score_case(
     class_names: tuple[str, ...],
     spacing_zyx_mm: ZYX,
     tolerance_mm: float,
+    hidden: Collection[int] = (),
 ) -> dict[str, ClassScores]:
     """Scores of every class; entry k of `class_names` is the value k + 1 of both volumes (z y x).
 
     HD95 is the larger of the two directed 95th percentiles of distances between the surfaces,
-    weighted by area. Surface Dice is the part of both surfaces within `tolerance_mm` of the other.
+    weighted by area. Voxels that the reference ignores count for nothing; `hidden` are the values
+    of classes that are unlabelled in this case. Surface Dice is the part of both surfaces within
+    `tolerance_mm` of the other.
 
     Source: Dice 1945; Nikolov et al. 2021, J Med Internet Res 23(7), surface Dice and its
     implementation, the package surface-distance.
     """
     if reference.shape != prediction.shape:
         raise ValueError(f"shapes differ: {reference.shape} and {prediction.shape}")
-    return {
-        name: _score_class(reference == value, prediction == value, spacing_zyx_mm, tolerance_mm)
-        for value, name in enumerate(class_names, start=1)
-    }
+    known = reference != IGNORED
+    voxel_ml = math.prod(spacing_zyx_mm) / 1000
+    scores = {}
+    for value, name in enumerate(class_names, start=1):
+        predicted = (prediction == value) & known
+        if value in hidden:
+            scores[name] = ClassScores(None, None, None, 0.0, int(predicted.sum()) * voxel_ml)
+        else:
+            scores[name] = _score_class(reference == value, predicted, spacing_zyx_mm, tolerance_mm)
+    return scores
 
 
 def dice_by_class(
-    reference: NDArray[np.uint8], prediction: NDArray[np.uint8], classes: int
+    reference: NDArray[np.uint8],
+    prediction: NDArray[np.uint8],
+    classes: int,
+    hidden: Collection[int] = (),
 ) -> dict[int, float]:
     """Dice in 0..1 of each foreground class that is in either volume, out of `classes`."""
     found = {}
-    for value in range(1, classes):
-        mine, theirs = reference == value, prediction == value
+    known = reference != IGNORED
+    for value in set(range(1, classes)) - set(hidden):
+        mine, theirs = reference == value, (prediction == value) & known
         if total := int(mine.sum()) + int(theirs.sum()):
             found[value] = 2 * int((mine & theirs).sum()) / total
     return found

@@ -1,4 +1,4 @@
-"""What training minimises. Logits are b k z y x, labels b z y x with classes 0..k-1."""
+"""What training minimises. Logits are b k ..., labels b ... with classes 0..k-1."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from u2net_platform.domains.spec import IGNORED
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,6 +74,36 @@ def lovasz_focal(logits: Tensor, labels: Tensor) -> Tensor:
 def dice_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Source: Isensee et al., nnU-Net, Nature Methods 18 (2021), methods."""
     return soft_dice(logits, labels) + F.cross_entropy(logits, labels.long())
+
+
+def of_what_is_known(loss: Loss, logits: Tensor, labels: Tensor, hidden: Tensor | None) -> Tensor:
+    """A loss that asks nothing about what nobody has labelled.
+
+    labels: voxels of value `IGNORED` are left out. hidden: b k, true for classes that are
+    unlabelled in a sample; there their probability counts as background's, for what is not drawn
+    may be either.
+
+    Source: Shi et al., Marginal loss and exclusion loss for partially supervised multi-organ
+    segmentation, Medical Image Analysis 70 (2021), section 3.2.
+    """
+    if hidden is not None:
+        logits = _merged_into_background(logits, hidden)
+    known = labels != IGNORED
+    if known.all():
+        return loss(logits, labels)
+    if not known.any():
+        return 0.0 * logits.sum()
+    return loss(logits.movedim(1, -1)[known].T[None], labels[known][None])
+
+
+def _merged_into_background(logits: Tensor, hidden: Tensor) -> Tensor:
+    """Logits whose softmax has the sum of background and hidden classes as background."""
+    none = torch.finfo(logits.dtype).min
+    mask = hidden.view(*hidden.shape, *(1,) * (logits.dim() - 2))
+    background = torch.zeros_like(mask)
+    background[:, 0] = True
+    merged = logits.masked_fill(~(mask | background), none).logsumexp(1, keepdim=True)
+    return torch.where(background, merged, logits.masked_fill(mask, none))
 
 
 LOSSES: Mapping[str, Loss] = MappingProxyType(

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -27,7 +27,7 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import Diverged, Interrupted
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
-from u2net_platform.model.losses import LOSSES
+from u2net_platform.model.losses import LOSSES, of_what_is_known
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import train_only
 from u2net_platform.tracking.recorder import Recorder
@@ -228,6 +228,7 @@ class Trainer:
                 domain.training,
                 Augmenter(domain.plugin.spec.augmentation, rates, domain.plan.patch_zyx),
                 domain.plan.batch_size,
+                domain.plugin.spec,
             )
             for name, domain in self.domains.items()
         }
@@ -263,7 +264,8 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         with self._acceleration.autocast():
             logits = self._acceleration.forward(batch.images.to(device), domain=batch.domain)
-        loss: Tensor = self._loss(logits.float(), batch.labels.to(device))
+        hidden = None if batch.hidden is None else batch.hidden.to(device)
+        loss = of_what_is_known(self._loss, logits.float(), batch.labels.to(device), hidden)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_([p for _, p in self._parameters], self._recipe.clip_norm)
@@ -315,7 +317,9 @@ class Trainer:
     def _dice(self, domain: TrainingDomain, case: PreparedCase) -> list[float]:
         predictor = Predictor(self.result, domain.plugin, domain.plan, self.options.device)
         found = predictor.predict_prepared(case.image)
-        return list(dice_by_class(case.labels, found, domain.plugin.spec.classes).values())
+        spec = domain.plugin.spec
+        dice = dice_by_class(case.labels, found, spec.classes, spec.hidden_classes(case.id))
+        return list(dice.values())
 
 
 @dataclass

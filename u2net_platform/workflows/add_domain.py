@@ -51,7 +51,7 @@ def add_domain(found: Found, catalog: Catalog, data_dir: Path | None) -> Added:
         data_dir = open_dataset(data_dir).directory.resolve()
     before = _record(plugin.name, catalog)
     record = catalog.domains.add(
-        plugin.spec.model_dump(mode="json"),
+        plugin.spec.document(),
         plugin.name,
         plugin.digest,
         # A plugin from elsewhere is found again by its folder, any other by discovery: the

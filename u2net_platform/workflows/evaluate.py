@@ -115,6 +115,7 @@ def _score(predictor: Predictor, plugin: DomainPlugin, case: Case) -> dict[str, 
         plugin.spec.class_names,
         reference.grid.spacing_zyx_mm,
         plugin.spec.evaluation.surface_tolerance_mm,
+        plugin.spec.hidden_classes(case.id),
     )
 
 

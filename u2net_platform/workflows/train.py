@@ -289,7 +289,7 @@ class _Run:
                 backbone_digest=backbone,
                 backbone_architecture=network.architecture.model_dump(mode="json"),
                 domain_digest=store.put(network.owner_state(name)),
-                spec=one.plugin.spec.model_dump(mode="json"),
+                spec=one.plugin.spec.document(),
                 plugin_digest=one.plugin.digest,
                 plan=one.plan.model_dump(mode="json"),
                 run_id=self.run_id,

@@ -28,7 +28,7 @@ def test_domains_are_listed_by_name(trained: Catalog) -> None:
 
 def test_the_digest_of_a_stored_spec_is_the_specs_own(catalog: Catalog) -> None:
     spec = DomainSpec.load(Path(__file__).parents[3] / "plugins" / "heart" / "domain.toml")
-    record = catalog.domains.add(spec.model_dump(mode="json"), "heart", "a" * 64, "bundled")
+    record = catalog.domains.add(spec.document(), "heart", "a" * 64, "bundled")
     assert record.spec_digest == spec.digest
 
 

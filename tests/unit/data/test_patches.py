@@ -124,14 +124,14 @@ def test_a_third_of_a_batch_rounded_up_is_centred_on_foreground(
 ) -> None:
     voxel = (slice(15, 16), slice(30, 31), slice(30, 31))
     only = make_case("one-voxel", (32, 64, 64), voxel)
-    _, labels = source(only, batch=batch).batch(np.random.default_rng(0))
+    _, labels, _ = source(only, batch=batch).batch(np.random.default_rng(0))
     assert labels[:centred, 2, 4, 4].tolist() == [1] * centred
     assert labels[:, 2, 4, 4].sum() == centred
 
 
 def test_foreground_at_the_border_does_not_draw_the_patch_over_it(make_case: MakeCase) -> None:
     corner = (slice(0, 1), slice(19, 20), slice(0, 1))
-    images, labels = source(make_case("corner", (12, 20, 24), corner), batch=3).batch(
+    images, labels, _ = source(make_case("corner", (12, 20, 24), corner), batch=3).batch(
         np.random.default_rng(0)
     )
     assert labels[0, 0, 7, 0] == 1
@@ -149,7 +149,7 @@ def test_random_patches_reach_every_border_and_nothing_beyond(case: PreparedCase
 
 
 def test_image_and_labels_are_cut_at_the_same_place(case: PreparedCase) -> None:
-    images, labels = source(case, batch=4).batch(np.random.default_rng(2))
+    images, labels, _ = source(case, batch=4).batch(np.random.default_rng(2))
     voxels = np.unravel_index(images[:, 0].numpy().astype(int) - 1, (12, 20, 24))
     assert np.array_equal(case.labels[voxels], labels.numpy())
 
@@ -158,7 +158,7 @@ def test_a_patch_larger_than_the_volume_is_filled_up_with_zeros_on_both_sides(
     make_case: MakeCase,
 ) -> None:
     small = make_case("small", (2, 20, 5), (slice(0, 1), slice(3, 9), slice(2, 4)))
-    images, labels = source(small, batch=3).batch(np.random.default_rng(0))
+    images, labels, _ = source(small, batch=3).batch(np.random.default_rng(0))
     assert images.shape == (3, 1, 4, 8, 8)
     assert labels.shape == (3, 4, 8, 8)
     inside = images[:, 0] > 0

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from u2net_platform.data.integrity import load_case
-from u2net_platform.data.plan import Plan, Statistics
+from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import preprocess
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import Statistics
 from u2net_platform.imaging.volume import Grid, ImageVolume
 
 
