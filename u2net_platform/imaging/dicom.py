@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pydicom
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 from pydicom import uid
+from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
 
@@ -198,17 +200,23 @@ def sorted_slices(series: Series) -> list[pydicom.Dataset]:
     return slices
 
 
+@contextmanager
+def discreet() -> Iterator[None]:
+    """Keep both libraries from warning of values and logging them: they may be the patient's."""
+    with warnings.catch_warnings(action="ignore"), disable_value_validation():
+        yield
+
+
 def _header(path: Path) -> pydicom.Dataset | None:
     if path.name == "DICOMDIR":
         return None
     try:
-        with warnings.catch_warnings():  # they quote values, which may be a patient's
-            warnings.simplefilter("ignore")
+        with discreet():
             # Pixels are skipped, but it is seen that they are there.
             header = pydicom.dcmread(path, defer_size=1024, specific_tags=list(READ))
-            if not header:  # what pydicom makes of a file that is cut off within its frames
-                raise EOFError
-            return header
+        if not header:  # what pydicom makes of a file that is cut off within its frames
+            raise EOFError
+        return header
     except InvalidDicomError:
         return None
     except Exception as error:  # a damaged file may raise anything
@@ -278,8 +286,7 @@ def _read_frames(series: Series) -> Any:
     try:
         if len(series.headers) > 1:
             raise ValueError(f"{len(series.headers)} files of frames are no one volume")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with discreet():
             frames = highdicom.imread(path).get_volume(dtype=np.float32)
     except Exception as error:  # pydicom's decoders raise whatever they like
         raise UnsupportedMultiFrame(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from pydicom.sr.codedict import codes
 from u2net_platform import __version__
 from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.files import atomic_path
-from u2net_platform.imaging.dicom import Series, sorted_slices
+from u2net_platform.imaging.dicom import Series, discreet, sorted_slices
 from u2net_platform.imaging.volume import LabelVolume
 
 PRODUCT = "u2net-platform"
@@ -44,12 +43,11 @@ def write_seg(
         InvalidHeader: the patient's or the study's attributes break the standard.
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
-    with warnings.catch_warnings():  # they quote values, which may be the patient's
-        warnings.simplefilter("ignore")
+    with discreet():
         sources = _sources(series)
         try:
             content = _segmentation(labels, names, sources, version)
-        except ValueError:  # it quotes a value as well
+        except ValueError:  # it quotes the value
             raise InvalidHeader(
                 f"a date, a time or the sex in the headers of series {series.uid} breaks the"
                 " standard, so that no SEG can carry it",

@@ -116,6 +116,31 @@ class LabelVolume:
 Volume = TypeVar("Volume", ImageVolume, LabelVolume)
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a file promises. values: voxels times channels."""
+
+    values: int
+    spacing_zyx_mm: tuple[float, float, float]
+
+
+def read_header(path: Path) -> Header | None:
+    """A file's size and spacing without its voxels; None if it cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    return Header(values, _triple(reader.GetSpacing()[2::-1]))
+
+
+def one_thread() -> None:
+    """From now on in this process, filters work in one thread: others have the processors."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
 def read_image(paths: Sequence[Path]) -> ImageVolume:
     """Read one file (3-D; 4-D with channels as the last axis; or vector voxels), or one a channel.
 

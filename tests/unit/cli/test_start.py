@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from u2net_platform.cli.app import app
 
 CHECKOUT = Path(__file__).parents[3]
-HEAVY = ("torch", "numpy", "mlflow", "sqlalchemy", "SimpleITK", "scipy", "pydantic")
+HEAVY = ("torch", "numpy", "mlflow", "sqlalchemy", "SimpleITK", "pydicom", "scipy", "pydantic")
 PROBE = """
 import sys
 from u2net_platform.cli import main

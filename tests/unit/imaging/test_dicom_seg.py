@@ -93,8 +93,12 @@ def test_frames_of_an_enhanced_file_are_referred_to_by_their_place(
     series: Series, labels: LabelVolume, tmp_path: Path
 ) -> None:
     frames = highdicom.legacy.LegacyConvertedEnhancedMRImage(
-        originals(series)[::-1], generate_uid(), 1, generate_uid(), 1
+        originals(series), generate_uid(), 1, generate_uid(), 1
     )
+    # highdicom sorts the frames; a scanner need not.
+    groups = list(frames.PerFrameFunctionalGroupsSequence)
+    frames.PixelData = np.roll(frames.pixel_array, 3, axis=0).tobytes()
+    frames.PerFrameFunctionalGroupsSequence = groups[-3:] + groups[:-3]
     (tmp_path / "enhanced").mkdir()
     frames.save_as(tmp_path / "enhanced" / "one.dcm")
     enhanced = choose_series(tmp_path / "enhanced")
@@ -154,3 +158,22 @@ def test_a_header_that_breaks_the_standard_is_named_and_not_quoted(
     with pytest.raises(InvalidHeader) as caught:
         write_seg(tmp_path / "out.dcm", labels, NAMES, choose_series(folder), "heart:3")
     assert "1961" not in str(caught.value)
+
+
+def test_what_is_odd_about_a_patients_header_is_neither_warned_of_nor_logged(
+    write_series: Callable[..., Path],
+    scan: ImageVolume,
+    labels: LabelVolume,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def change(k: int, header: pydicom.Dataset) -> None:
+        with pydicom.config.disable_value_validation():
+            header.PatientName = "Doe=Jane=a=b=c=d"
+
+    series = choose_series(write_series(tmp_path, scan.array[0], scan.grid, change=change))
+    recwarn.clear()
+    caplog.clear()
+    write_seg(tmp_path / "out.dcm", labels, NAMES, series, "heart:3")
+    assert ([str(one.message) for one in recwarn], caplog.records) == ([], [])
