@@ -7,8 +7,8 @@ command line)::
     ├── DomainError (3)      UnknownDomain · DuplicateDomain · BrokenPlugin · InvalidSpec
     ├── DataError (4)        MissingFile · UnreadableImage · UnsupportedFormat · InvalidDataset
     │                        GeometryMismatch · UnexpectedLabel · NonFiniteImage · WrongChannels
-    │                        EmptyLabel · EmptyImage · InvalidCases · NoDicom · NeedsDicom
-    │                        AmbiguousSeries · NoImageData · UnsupportedCompression
+    │                        EmptyLabel · EmptyImage · TooLarge · InvalidCases · NoDicom
+    │                        NeedsDicom · AmbiguousSeries · NoImageData · UnsupportedCompression
     │                        UnsupportedMultiFrame · LocalizerMixedIn · SingleSlice
     │                        MissingPosition · MixedSliceSizes · MixedOrientations
     │                        DuplicateSlices · UnevenSlices · GantryTilt · InvalidHeader
@@ -32,6 +32,9 @@ class U2NetError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[type[U2NetError], tuple[str, str]]:
+        return type(self), (self.message, self.hint)  # so that it travels between processes
 
     @property
     def error_code(self) -> str:
@@ -104,6 +107,10 @@ class EmptyLabel(DataError):
 
 class EmptyImage(DataError):
     """An image has no voxel, or one value everywhere."""
+
+
+class TooLarge(DataError):
+    """A volume takes more memory than there is."""
 
 
 class InvalidCases(DataError):

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.records import DomainRecord
-from u2net_platform.catalog.tables import DomainRow, RunDomainRow, SpecRow, VersionRow
+from u2net_platform.catalog.tables import DomainRow, PlanRow, RunDomainRow, SpecRow, VersionRow
 from u2net_platform.errors import Conflict, UnknownDomain
 
 
@@ -63,6 +63,10 @@ class Domains:
             return _record(row)
 
         return self._database.write(work)
+
+    def keep_plan(self, plan: dict[str, Any]) -> str:
+        """Store a plan and return its digest; an equal one is stored once."""
+        return self._database.write(lambda session: stored(session, PlanRow, plan).digest)
 
     def remove(self, name: str) -> None:
         """Remove a domain that nothing was trained for.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, emit, progress, talk
+from u2net_platform.cli.train import BatchVoxels, Fold, plan_table
 from u2net_platform.errors import DuplicateDomain, InvalidCases
 
 if TYPE_CHECKING:
@@ -172,6 +173,58 @@ def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json
 
 
 @app.command()
+def plan(
+    name: Name,
+    path: PluginPath = None,
+    data: DataDir = None,
+    batch_voxels: BatchVoxels = None,
+    memory: Annotated[
+        float | None, typer.Option(min=0.1, help="GiB that a step may take, instead.")
+    ] = None,
+    fold: Fold = 0,
+    _json: Json = False,
+) -> None:
+    """Take the fingerprint of a domain's data, and derive its grid, patch, pooling and batch.
+
+    Training does the same by itself. A figure that is declared in domain.toml is not derived.
+
+    \b
+    Examples:
+      u2net domain plan heart --data Task02_Heart
+      u2net domain plan heart --memory 16 --json
+    """
+    from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL
+    from u2net_platform.domains.discovery import load_plugin
+    from u2net_platform.training.recipe import Recipe
+    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.prepare import plan_domain
+
+    if memory is not None:
+        if batch_voxels is not None:
+            raise typer.BadParameter("give --batch-voxels or --memory, not both")
+        batch_voxels = int(memory * 2**30 / TRAINING_BYTES_PER_VOXEL)
+    settings, catalog = _open()
+    plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
+    directory = data_dir_of(name, catalog, data)
+    budget = Recipe.load("default", batch_voxels=batch_voxels).batch_voxels
+    with progress(f"Planning {name}") as on_case:
+        planned = plan_domain(settings.prepared_dir, plugin, directory, fold, budget, on_case)
+    digest = catalog.domains.keep_plan(planned.plan.model_dump(mode="json"))
+    emit(
+        {
+            "domain": name,
+            "classes": ("background", *plugin.spec.class_names),
+            "fingerprint": planned.fingerprint,
+            "plan": planned.plan,
+            "digest": digest,
+            "batch_voxels": budget,
+            "declared": sorted(plugin.spec.plan.model_fields_set),
+        },
+        _render_plan,
+    )
+
+
+@app.command()
 def export(
     name: Name,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder nnUNet_raw.")],
@@ -260,6 +313,23 @@ def _render_added(data: Any) -> str:
     }[data.change]
     where = record.data_dir or f"not known yet; u2net domain add {record.name} --data DIR"
     return f"{record.name} {said}\ndata: {where}"
+
+
+def _render_plan(data: dict[str, Any]) -> Table:
+    fingerprint, budget = data["fingerprint"], data["batch_voxels"]
+    table = plan_table(data["domain"], data["plan"])
+    for label, frequency in zip(data["classes"], fingerprint.classes, strict=True):
+        share = f"{frequency.cases} of {fingerprint.cases} cases, {frequency.share:.2%} of voxels"
+        table.add_row(label, share)
+    for channel in data["plan"].statistics or ():
+        table.add_row(
+            "intensity",
+            f"{channel.low:g} to {channel.high:g}, mean {channel.mean:.4g}, std {channel.std:.4g}",
+        )
+    table.add_row("declared", ", ".join(data["declared"]) or "-")
+    table.add_row("digest", data["digest"])
+    table.caption = f"for --batch-voxels {budget}"
+    return table
 
 
 def _render_check(data: dict[str, Any]) -> Table | str:

@@ -16,6 +16,7 @@ from u2net_platform.cli.output import Json, emit, progress
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from u2net_platform.data.plan import Plan
     from u2net_platform.training.trainer import Watcher
     from u2net_platform.workflows.train import Finished, Request
 
@@ -93,7 +94,7 @@ def prepare(
             settings.prepared_dir, plugin, directory, fold, chosen.batch_voxels, done
         )
     split = {part: len(ids) for part, ids in vars(ready.split).items()}
-    emit({"domain": domain, "split": split, "plan": ready.plan}, _plan)
+    emit({"domain": domain, "split": split, "plan": ready.plan}, _prepared)
 
 
 def train(
@@ -267,17 +268,22 @@ def _versions(data: dict[str, Any]) -> Table:
     return version_table(data["versions"])
 
 
-def _plan(data: dict[str, Any]) -> Table:
+def _prepared(data: dict[str, Any]) -> Table:
+    table = plan_table(data["domain"], data["plan"])
+    for part, cases in data["split"].items():
+        table.add_row(f"{part} cases", str(cases))
+    return table
+
+
+def plan_table(domain: str, plan: Plan) -> Table:
+    """The figures of a plan, one a row."""
     from rich.table import Table
 
-    plan = data["plan"]
-    table = Table("", data["domain"], show_header=True)
+    table = Table("", domain, show_header=True)
     table.add_row("spacing z y x, mm", " ".join(f"{side:g}" for side in plan.spacing_zyx_mm))
     for key in ("shape_zyx", "patch_zyx"):
         table.add_row(key.replace("_zyx", " z y x"), " ".join(map(str, getattr(plan, key))))
     pools = [sum(stride[axis] == 2 for stride in plan.strides_zyx) for axis in range(3)]
     table.add_row("poolings z y x", " ".join(map(str, pools)))
     table.add_row("batch", str(plan.batch_size))
-    for part, cases in data["split"].items():
-        table.add_row(f"{part} cases", str(cases))
     return table

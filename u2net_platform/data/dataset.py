@@ -36,7 +36,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of cases and what its dataset.json says. `labels` leaves out the background."""
+    """A folder of cases and what its dataset.json says.
+
+    labels: value → name, without the background. nnU-Net ignores the voxels of one named `ignore`.
+    """
 
     name: str
     directory: Path
@@ -143,10 +146,10 @@ def _labels(directory: Path, content: _Description) -> dict[int, str]:
     labels = {}
     for key, value in content.labels.items():
         pair = (int(key), str(value)) if key.isdigit() else (value, key)
-        if not isinstance(pair[0], int) or pair[1].lower() == "ignore":
+        if not isinstance(pair[0], int):
             raise InvalidDataset(
-                f"{directory / DESCRIPTION_FILE} has label {key!r} = {value!r}; regions and ignored"
-                " voxels are not read",
+                f"{directory / DESCRIPTION_FILE} has label {key!r} = {value!r}; regions are not"
+                " read",
                 "Give every label one value of its own; a domain.toml can merge values.",
             )
         labels[pair[0]] = pair[1]

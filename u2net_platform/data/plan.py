@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +19,18 @@ from pydantic import BaseModel, ConfigDict
 
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.integrity import digest_of_case, load_case
+from u2net_platform.data.workers import for_each_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec, Statistics, digest_of
 from u2net_platform.errors import TooFewCases
 from u2net_platform.imaging.cropping import cropped_to_nonzero
-from u2net_platform.imaging.volume import ImageVolume, LabelVolume
+from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume
 
 BATCH_SIZES = (2, 9)  # the paper's smallest and largest batch
 TRANSITIONS = 5  # between the network's six levels
 SMALLEST_SIDE = 4  # of a feature map; the last pooling of a side of 8 leads to it
+# Measured: what a step of a universal network takes for each voxel of its batch, on the CPU.
+TRAINING_BYTES_PER_VOXEL = 3300
 VOXELS_PER_CASE = 10_000  # bound on what a case adds to the foreground statistics
 
 Shape = tuple[int, int, int]
@@ -36,17 +41,25 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ClassFrequency(Frozen):
+    """cases: how many have the class. share: its part of all voxels that are not ignored."""
+
+    cases: int
+    share: float
+
+
 class Fingerprint(Frozen):
     """A data set in numbers: medians over its cases, cropped to what is not zero.
 
-    `foreground`: per channel, over labelled voxels of all cases; None where each image is
-    normalised by itself.
+    `classes`: entry k is class k, 0 is background. `foreground`: per channel, over labelled voxels
+    of all cases; None where each image is normalised by itself.
     """
 
     cases: int
     spacing_zyx_mm: Spacing
     shape_zyx: Shape
     extent_zyx_mm: Spacing
+    classes: tuple[ClassFrequency, ...]
     foreground: tuple[Statistics, ...] | None
     data_digest: str
 
@@ -84,28 +97,44 @@ def take_fingerprint(
 
     Raises:
         TooFewCases: there is no case.
-        DataError: a case is at fault.
+        InvalidCases: cases are at fault; each is named.
     """
     if not cases:
         raise TooFewCases(f"{plugin.name} has no case to plan from", "Add training cases.")
-    shapes, spacings, samples, digests = [], [], [], []
-    for case in cases:
-        on_case(case.id)
-        image, labels = load_case(plugin, case)
-        box = cropped_to_nonzero(image).grid
-        shapes.append(box.shape_zyx)
-        spacings.append(box.spacing_zyx_mm)
-        digests.append(digest_of_case(case))
-        if plugin.spec.intensity.statistics == "dataset" and labels is not None:
-            samples.append(_foreground_sample(image, labels))
+    taken = for_each_case(plugin, cases, partial(_measure, plugin), None, on_case)
+    shapes = [one.box.shape_zyx for one in taken]
+    spacings = [one.box.spacing_zyx_mm for one in taken]
+    samples = [one.sample for one in taken if one.sample is not None]
+    digests = sorted(one.digest for one in taken)
     return Fingerprint(
         cases=len(cases),
         spacing_zyx_mm=_median(spacings),
         shape_zyx=_whole(_median(shapes)),
         extent_zyx_mm=_median(np.multiply(shapes, spacings)),
+        classes=_frequencies([one.voxels for one in taken], plugin.spec.classes),
         foreground=_statistics(samples, plugin.spec.intensity.clip_percentiles),
-        data_digest=hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
+        data_digest=hashlib.sha256("".join(digests).encode()).hexdigest(),
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One case: its box that is not zero, voxels by class, intensities of the foreground (c n)."""
+
+    box: Grid
+    voxels: NDArray[np.int64]
+    sample: NDArray[np.float32] | None
+    digest: str
+
+
+def _measure(plugin: DomainPlugin, case: Case) -> _Measured:
+    image, labels = load_case(plugin, case)
+    sample, voxels = None, np.zeros(256, np.int64)
+    if labels is not None:
+        voxels = np.bincount(labels.array.ravel(), minlength=256)
+        if plugin.spec.intensity.statistics == "dataset":
+            sample = _foreground_sample(image, labels)
+    return _Measured(cropped_to_nonzero(image).grid, voxels, sample, digest_of_case(case))
 
 
 def derive_plan(spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int) -> Plan:
@@ -190,6 +219,15 @@ def _foreground_sample(image: ImageVolume, labels: LabelVolume) -> NDArray[np.fl
     found = np.flatnonzero((labels.array > 0) & (labels.array != IGNORED))
     kept = found[:: math.ceil(len(found) / VOXELS_PER_CASE)]
     return image.array.reshape(len(image.array), -1)[:, kept]
+
+
+def _frequencies(voxels: list[NDArray[np.int64]], classes: int) -> tuple[ClassFrequency, ...]:
+    table = np.array(voxels)[:, :classes]
+    shares = table.sum(axis=0) / max(1, table.sum())
+    return tuple(
+        ClassFrequency(cases=int((table[:, k] > 0).sum()), share=float(shares[k]))
+        for k in range(classes)
+    )
 
 
 def _statistics(

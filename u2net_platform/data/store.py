@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from u2net_platform.data.dataset import Case
 from u2net_platform.data.integrity import digest_of_case, load_case
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import preprocess
+from u2net_platform.data.workers import for_each_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED
-from u2net_platform.errors import DataError, InvalidCases, MissingFile
+from u2net_platform.errors import MissingFile
 from u2net_platform.files import atomic_directory
 from u2net_platform.imaging.resampling import resample_labels
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
@@ -79,14 +81,8 @@ class PreparedStore:
         """
         if case.label is None:
             raise MissingFile(f"{case.id} has no label", "Training needs labelled cases.")
-        parts = {
-            "case": digest_of_case(case),
-            "plugin": plugin.digest,
-            "preparation": plan.preparation_digest,
-            "version": str(PREPARATION_VERSION),
-        }
-        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-        directory = self.root / plugin.name / key
+        parts = _parts(plugin, plan, case)
+        directory = self._directory(plugin, parts)
         if not directory.exists():
             image, labels = load_case(plugin, case)
             assert labels is not None  # the case has a label file
@@ -95,6 +91,28 @@ class PreparedStore:
             with atomic_directory(directory) as folder:
                 _write(folder, prepared, resample_labels(labels, prepared.grid, how), parts)
         return PreparedCase(case.id, directory)
+
+    def find(self, plugin: DomainPlugin, plan: Plan, case: Case) -> PreparedCase | None:
+        """The prepared case, if it is there and its files still are."""
+        try:
+            directory = self._directory(plugin, _parts(plugin, plan, case))
+        except MissingFile:
+            return None
+        return PreparedCase(case.id, directory) if directory.exists() else None
+
+    def _directory(self, plugin: DomainPlugin, parts: dict[str, str]) -> Path:
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return self.root / plugin.name / key
+
+
+def _parts(plugin: DomainPlugin, plan: Plan, case: Case) -> dict[str, str]:
+    """Everything that a prepared case depends on."""
+    return {
+        "case": digest_of_case(case),
+        "plugin": plugin.digest,
+        "preparation": plan.preparation_digest,
+        "version": str(PREPARATION_VERSION),
+    }
 
 
 def prepare_cases(
@@ -109,20 +127,11 @@ def prepare_cases(
     Raises:
         InvalidCases: some are at fault; each is named with its reason, after all were tried.
     """
-    prepared, faults = [], []
-    for case in cases:
-        on_case(case.id)
-        try:
-            prepared.append(store.prepare(plugin, plan, case))
-        except DataError as error:
-            faults.append(f"  {case.id}: {error.error_code}: {error.message}")
-    if faults:
-        listing = "\n".join(faults)
-        raise InvalidCases(
-            f"{len(faults)} of {len(cases)} cases of {plugin.name} cannot be used:\n{listing}",
-            "Correct them, or take them out of the data set.",
-        )
-    return prepared
+    there = {case.id: store.find(plugin, plan, case) for case in cases}
+    missing = [case for case in cases if there[case.id] is None]
+    work = partial(store.prepare, plugin, plan)
+    made = iter(for_each_case(plugin, missing, work, plan.spacing_zyx_mm, on_case))
+    return [there[case.id] or next(made) for case in cases]
 
 
 def _write(folder: Path, image: ImageVolume, labels: LabelVolume, parts: dict[str, str]) -> None:

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from u2net_platform.data.dataset import DESCRIPTION_FILE, Case, Dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import IGNORED
 from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory, write_text
 from u2net_platform.imaging.volume import write_array
@@ -54,19 +57,27 @@ def _write_case(plugin: DomainPlugin, case: Case, folder: Path, part: str) -> No
         file = f"{case.id}_{channel:04d}{FILE_ENDING}"
         write_array(folder / f"images{part}" / file, array[None], image.grid)
     if labels is not None:
+        spec, array = plugin.spec, labels.array
+        ignored = array == IGNORED
+        if spec.hidden_classes(case.id):
+            ignored |= array == 0  # nnU-Net knows no unlabelled class: what may be one is ignored
+        array = np.where(ignored, np.uint8(spec.classes), array)
         file = f"{case.id}{FILE_ENDING}"
-        write_array(folder / f"labels{part}" / file, labels.array[None], labels.grid)
+        write_array(folder / f"labels{part}" / file, array[None], labels.grid)
 
 
 def _description(plugin: DomainPlugin, dataset: Dataset) -> dict[str, Any]:
     spec = plugin.spec
+    labels = {label: value for value, label in enumerate(("background", *spec.class_names))}
+    if spec.ignore or spec.unlabelled:
+        labels["ignore"] = spec.classes
     return {
         "name": dataset.name,
         "description": spec.description,
         "reference": spec.data.citation,
         "licence": spec.data.licence,
         "channel_names": {str(index): channel for index, channel in enumerate(spec.channels)},
-        "labels": {label: value for value, label in enumerate(("background", *spec.class_names))},
+        "labels": labels,
         "numTraining": len(dataset.training),
         "file_ending": FILE_ENDING,
     }

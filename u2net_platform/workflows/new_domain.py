@@ -13,6 +13,7 @@ from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory
 
 NOT_STATED = "not stated"
+IGNORE = "ignore"  # nnU-Net's name for what counts for nothing
 
 
 def write_plugin(name: str, dataset: Dataset, target: Path) -> Path:
@@ -43,8 +44,11 @@ def _spec_of(name: str, dataset: Dataset) -> DomainSpec:
         "modality": dataset.modality,
         "channels": dataset.channels,
         "labels": [
-            {"name": label, "values": [value]} for value, label in sorted(dataset.labels.items())
+            {"name": label, "values": [value]}
+            for value, label in sorted(dataset.labels.items())
+            if label.lower() != IGNORE
         ],
+        "ignore": [value for value, label in dataset.labels.items() if label.lower() == IGNORE],
         # Hounsfield units mean the same in every volume; other modalities' numbers do not.
         "intensity": {"statistics": "dataset" if dataset.modality == "CT" else "image"},
         "data": {

@@ -22,6 +22,17 @@ OnCase = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class PlannedDomain:
+    """A domain's cases by their part of a fold, and the plan that training and validation give."""
+
+    fingerprint: Fingerprint
+    plan: Plan
+    split: Split
+    training: Sequence[Case]
+    validation: Sequence[Case]
+
+
+@dataclass(frozen=True)
 class PreparedDomain:
     """A domain's plan and cases for one fold; the test cases are not among them."""
 
@@ -31,6 +42,34 @@ class PreparedDomain:
     split: Split
     training: Sequence[PreparedCase]
     validation: Sequence[PreparedCase]
+
+
+def plan_domain(
+    root: Path,
+    plugin: DomainPlugin,
+    data_dir: Path,
+    fold: int,
+    batch_voxels: int,
+    on_case: OnCase,
+) -> PlannedDomain:
+    """Take a data set's fingerprint, kept below `root`, and derive the domain's plan.
+
+    The plan never looks at the fold's test cases: for CT it holds their statistics.
+
+    Raises:
+        MissingFile, InvalidDataset, InvalidCases, TooFewCases: the data set is at fault.
+    """
+    dataset = open_dataset(data_dir)
+    cases = {case.id: case for case in dataset.training if case.label is not None}
+    if not cases:
+        raise TooFewCases(f"{data_dir} has no labelled case", "Add labels to its cases.")
+    split = split_cases(list(cases), fold)
+    training, validation = (
+        [cases[name] for name in part] for part in (split.training, split.validation)
+    )
+    fingerprint = _fingerprint(root, plugin, training + validation, on_case)
+    plan = derive_plan(plugin.spec, fingerprint, batch_voxels)
+    return PlannedDomain(fingerprint, plan, split, training, validation)
 
 
 def prepare_domain(
@@ -43,26 +82,16 @@ def prepare_domain(
 ) -> PreparedDomain:
     """Plan a domain and prepare its cases below `root`; what is there already is kept.
 
-    The plan never looks at the fold's test cases either: for CT it holds their statistics.
-
     Raises:
         MissingFile, InvalidDataset, InvalidCases, TooFewCases: the data set is at fault.
         NotWritable, DiskFull: nothing half-written stays.
     """
-    dataset = open_dataset(data_dir)
-    cases = {case.id: case for case in dataset.training if case.label is not None}
-    if not cases:
-        raise TooFewCases(f"{data_dir} has no labelled case", "Add labels to its cases.")
-    split = split_cases(list(cases), fold)
-    training, watched = (
-        [cases[name] for name in part] for part in (split.training, split.validation)
-    )
-    fingerprint = _fingerprint(root, plugin, training + watched, on_case)
-    plan = derive_plan(plugin.spec, fingerprint, batch_voxels)
-    store = PreparedStore(root)
-    ready = prepare_cases(store, plugin, plan, training + watched, on_case)
+    planned = plan_domain(root, plugin, data_dir, fold, batch_voxels, on_case)
+    cases = [*planned.training, *planned.validation]
+    ready = prepare_cases(PreparedStore(root), plugin, planned.plan, cases, on_case)
+    count = len(planned.training)
     return PreparedDomain(
-        plugin, fingerprint, plan, split, ready[: len(training)], ready[len(training) :]
+        plugin, planned.fingerprint, planned.plan, planned.split, ready[:count], ready[count:]
     )
 
 

@@ -148,3 +148,32 @@ def test_export_writes_an_nnunet_folder_and_says_where(
     assert written["directory"] == str(tmp_path / "raw" / "Dataset005_CtOrgan")
     assert len(open_dataset(Path(written["directory"])).training) == 1
     assert run(*arguments, "--output", tmp_path / "raw").exit_code == 5
+
+
+def test_plan_shows_what_the_data_gives_and_what_was_declared(msd_folder: Path) -> None:
+    fill(msd_folder)
+    folder = msd_folder / "imagesTr"
+    for part in ("imagesTr", "labelsTr"):
+        for number in (2, 3):
+            source = msd_folder / part / "ear_1.nii.gz"
+            (msd_folder / part / f"ear_{number}.nii.gz").write_bytes(source.read_bytes())
+    description = json.loads((msd_folder / "dataset.json").read_text())
+    description["training"] = [
+        {"image": f"./{folder.name}/ear_{n}.nii.gz", "label": f"./labelsTr/ear_{n}.nii.gz"}
+        for n in (1, 2, 3)
+    ]
+    (msd_folder / "dataset.json").write_text(json.dumps(description))
+    plugin = Path(data("new", "ears", "--from-dataset", msd_folder)["directory"])
+    found = data("plan", "ears", "--data", msd_folder)
+    assert found["plan"]["shape_zyx"] == [6, 8, 10]
+    assert [one["cases"] for one in found["fingerprint"]["classes"]] == [2, 2, 2]
+    assert found["declared"] == []
+    text = (plugin / "domain.toml").read_text()
+    (plugin / "domain.toml").write_text(text.replace("[plan]", "[plan]\npatch_zyx = [4, 8, 8]"))
+    changed = data("plan", "ears", "--data", msd_folder)
+    assert changed["plan"]["patch_zyx"] == [4, 8, 8]
+    assert changed["declared"] == ["patch_zyx"]
+    assert changed["digest"] != found["digest"]
+    larger = data("plan", "ears", "--data", msd_folder, "--memory", "1")
+    assert larger["batch_voxels"] == 2**30 // 3300
+    assert run("plan", "ears", "--memory", "1", "--batch-voxels", "9000").exit_code == 2

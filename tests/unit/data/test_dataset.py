@@ -124,9 +124,8 @@ def test_a_broken_description_lists_its_faults(msd: Path) -> None:
     assert "labels" in caught.value.message and "training.0" in caught.value.message
 
 
-@pytest.mark.parametrize("labels", [{"background": 0, "whole": [1, 2]}, {"ignore": 3}])
-def test_regions_and_ignored_voxels_are_refused(nnunet: Path, labels: dict[str, object]) -> None:
-    rewrite(nnunet, labels=labels)
+def test_regions_are_refused(nnunet: Path) -> None:
+    rewrite(nnunet, labels={"background": 0, "whole": [1, 2]})
     with pytest.raises(InvalidDataset, match="regions"):
         open_dataset(nnunet)
 

@@ -33,6 +33,7 @@ def fingerprint(shape: tuple[int, int, int], spacing: tuple[float, float, float]
         spacing_zyx_mm=spacing,
         shape_zyx=shape,
         extent_zyx_mm=(z, y, x),
+        classes=(),
         foreground=None,
         data_digest="",
     )

@@ -7,6 +7,7 @@ import pytest
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import IGNORED
 from u2net_platform.errors import NotWritable, UnreadableImage
 from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 from u2net_platform.workflows.export_nnunet import export_nnunet
@@ -70,3 +71,23 @@ def test_a_bad_case_leaves_nothing_and_what_exists_is_not_touched(tmp_path: Path
     (tmp_path / "raw" / "Dataset001_Ball").mkdir()
     with pytest.raises(NotWritable, match="exists already"):
         export_nnunet(plugin, original, tmp_path / "raw", 1, lambda _: None)
+
+
+def test_what_is_ignored_or_unlabelled_is_ignored_by_nnunet(tmp_path: Path) -> None:
+    folder = write_phantom_plugin("twin", tmp_path)
+    original = open_dataset(write_phantom("twin", tmp_path, cases=2, seed=1))
+    hidden = original.training[0].id
+    file = folder / "domain.toml"
+    rule = f'unlabelled = [{{ labels = ["inner zone"], cases = ["{hidden}"] }}]'
+    file.write_text(file.read_text().replace("unlabelled = []", rule))
+    directory = export_nnunet(DomainPlugin.load(folder), original, tmp_path, 3, lambda _: None)
+    exported = open_dataset(directory)
+    assert exported.labels[3] == "ignore"
+    remade = DomainPlugin.load(write_plugin("remade", exported, tmp_path))
+    assert remade.spec.ignore == (3,)
+    assert remade.spec.class_names == ("outer zone", "inner zone")
+    for case in exported.training:
+        labels = load_case(remade, case)[1]
+        assert labels is not None
+        values = set(np.unique(labels.array).tolist())
+        assert values == ({1, 2, IGNORED} if case.id == hidden else {0, 1, 2})

@@ -1,0 +1,116 @@
+"""Work on many cases, in as many processes as processors and memory allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from pathlib import Path
+from typing import TypeVar
+
+import joblib
+
+from u2net_platform.data.dataset import Case
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.errors import DataError, InvalidCases, TooLarge
+from u2net_platform.imaging.volume import Header, one_thread, read_header
+
+Result = TypeVar("Result")
+Spacing = tuple[float, float, float]
+
+# Measured: the peak of memory while abdominal CTs were prepared, over the process's own.
+BYTES_PER_VOXEL = 24  # of the file
+BYTES_PER_NEW_VOXEL = 16  # of the prepared case
+BYTES_PER_PROCESS = 300 << 20
+WORTH_PROCESSES = 1 << 30  # bytes of all cases; for less, starting processes takes longer
+
+
+def for_each_case(
+    plugin: DomainPlugin,
+    cases: Sequence[Case],
+    work: Callable[[Case], Result],
+    spacing_zyx_mm: Spacing | None,
+    on_case: Callable[[str], None],
+) -> list[Result]:
+    """`work(case)` of every case, in their order; `on_case` gets the id of each that is done.
+
+    spacing_zyx_mm: of what is made of a case, for an estimate of the memory that it takes.
+
+    Raises:
+        InvalidCases: some are at fault; each is named with its reason, after all were tried.
+    """
+    if not cases:
+        return []
+    free = free_bytes()
+    needs = [_bytes_for(case, spacing_zyx_mm) for case in cases]
+    attempts: Iterable[Result | DataError]
+    jobs = min(joblib.cpu_count(), len(cases), max(1, free // (max(needs) + BYTES_PER_PROCESS)))
+    if jobs == 1 or sum(needs) < WORTH_PROCESSES:
+        attempts = (_attempt(work, *pair, free) for pair in zip(cases, needs, strict=True))
+    else:
+        parallel = joblib.Parallel(jobs, return_as="generator")
+        alone = joblib.delayed(_attempt_alone)
+        attempts = parallel(alone(work, *pair, free) for pair in zip(cases, needs, strict=True))
+    results, faults = [], []
+    for case, found in zip(cases, attempts, strict=True):
+        on_case(case.id)
+        if isinstance(found, DataError):
+            faults.append(f"  {case.id}: {found.error_code}: {found.message}")
+        else:
+            results.append(found)
+    if faults:
+        listing = "\n".join(faults)
+        raise InvalidCases(
+            f"{len(faults)} of {len(cases)} cases of {plugin.name} cannot be used:\n{listing}",
+            "Correct them, or take them out of the data set.",
+        )
+    return results
+
+
+def free_bytes() -> int:
+    """Memory that this process may still take, of the machine and of its control group."""
+    lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    entries = dict(line.split(":") for line in lines)
+    free = int(entries["MemAvailable"].split()[0]) << 10
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text("ascii").strip()
+        used = int((group / "memory.current").read_text("ascii"))
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def _attempt_alone(
+    work: Callable[[Case], Result], case: Case, need: int, free: int
+) -> Result | DataError:
+    """In a process beside others, each of which has one processor."""
+    one_thread()
+    return _attempt(work, case, need, free)
+
+
+def _attempt(
+    work: Callable[[Case], Result], case: Case, need: int, free: int
+) -> Result | DataError:
+    if need > free:
+        return TooLarge(
+            f"{case.images[0]} needs about {need / 2**30:.1f} GiB of memory to be prepared, and "
+            f"{free / 2**30:.1f} GiB are free",
+            "Close other programs, take a larger machine, or declare a coarser spacing.",
+        )
+    try:
+        return work(case)
+    except DataError as error:
+        return error
+
+
+def _bytes_for(case: Case, spacing_zyx_mm: Spacing | None) -> int:
+    """An estimate from the headers; 0 for files that cannot be read, which say so themselves."""
+    headers = [header for path in case.images if (header := read_header(path)) is not None]
+    return sum(_bytes_of(header, spacing_zyx_mm) for header in headers)
+
+
+def _bytes_of(header: Header, spacing_zyx_mm: Spacing | None) -> int:
+    made = 0.0
+    if spacing_zyx_mm is not None:
+        made = header.values * prod(header.spacing_zyx_mm) / prod(spacing_zyx_mm)
+    return int(header.values * BYTES_PER_VOXEL + made * BYTES_PER_NEW_VOXEL)
