@@ -6,9 +6,7 @@ see the same batches, and a domain sees the same whether others train beside it 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -22,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.store import PreparedCase
+from u2net_platform.data.workers import belong_to_parent
 from u2net_platform.domains.spec import DomainSpec
 
 Shape = tuple[int, int, int]
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 Element = TypeVar("Element", bound=np.generic)
 
 
@@ -165,21 +163,9 @@ class PatchStream(Dataset[Batch]):
                 sampler=_Counting(step),
                 num_workers=workers,
                 prefetch_factor=4 if workers else None,
-                worker_init_fn=_belong_to_the_run,
+                worker_init_fn=lambda _: belong_to_parent(),
             )
         )
-
-
-def _belong_to_the_run(_: int) -> None:
-    """Leave Ctrl-C, which reaches a whole process group, to the run, and end when it is killed.
-
-    A worker that outlived its run would hold the run's lock, and so keep it from being resumed.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class _Counting:

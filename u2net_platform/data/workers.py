@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from pathlib import Path
@@ -21,6 +23,7 @@ Spacing = tuple[float, float, float]
 BYTES_PER_VOXEL = 24  # of the file
 BYTES_PER_NEW_VOXEL = 16  # of the prepared case
 BYTES_PER_PROCESS = 300 << 20
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 WORTH_PROCESSES = 1 << 30  # bytes of all cases; for less, starting processes takes longer
 
 
@@ -80,10 +83,21 @@ def free_bytes() -> int:
     return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
+def belong_to_parent() -> None:
+    """In a worker: leave Ctrl-C, which reaches a whole process group, to the parent, and end when
+    that is killed. A worker that outlived its run would keep its memory, and the run's lock."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _attempt_alone(
     work: Callable[[Case], Result], case: Case, need: int, free: int
 ) -> Result | DataError:
     """In a process beside others, each of which has one processor."""
+    belong_to_parent()
     one_thread()
     return _attempt(work, case, need, free)
 
