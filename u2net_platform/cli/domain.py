@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, emit, progress, talk
-from u2net_platform.cli.train import BatchVoxels, Fold, plan_table
+from u2net_platform.cli.run_options import BatchVoxels, Fold
+from u2net_platform.cli.train import plan_table
 from u2net_platform.errors import DuplicateDomain, InvalidCases
 
 if TYPE_CHECKING:

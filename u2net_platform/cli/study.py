@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from u2net_platform.cli.output import Json, emit, talk
-from u2net_platform.cli.train import (
-    Architecture,
-    BatchVoxels,
-    Cycles,
-    Device,
-    Fold,
-    Rate,
-    RecipeName,
-    Seed,
-    Set,
-    Workers,
-)
+from u2net_platform.cli.run_options import RunOptions, with_run_options
+from u2net_platform.cli.train import Architecture
 
 if TYPE_CHECKING:
     from rich.markdown import Markdown
@@ -27,21 +17,15 @@ if TYPE_CHECKING:
     from u2net_platform.workflows.study import StudyResult
 
 
+@with_run_options
 def study(
     domains: Annotated[list[str], typer.Argument(help="Domains that were added.")],
     new: Annotated[
         str | None, typer.Option(help="A domain to add to each network once it is trained.")
     ] = None,
     architecture: Annotated[Architecture, typer.Option()] = Architecture.compact,
-    recipe: RecipeName = "default",
-    cycles: Cycles = None,
-    learning_rate: Rate = None,
-    batch_voxels: BatchVoxels = None,
-    assignments: Set = None,
-    fold: Fold = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = 1,
+    *,
+    options: RunOptions,
     output: Annotated[Path | None, typer.Option("-o", help="A .md file for the tables.")] = None,
     _json: Json = False,
 ) -> None:
@@ -58,27 +42,16 @@ def study(
     from u2net_platform.cli.training_display import training_display
     from u2net_platform.files import write_text
     from u2net_platform.settings import Settings
-    from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.study import Study, run_study, to_markdown
 
     if new in domains:
         raise typer.BadParameter(f"{new} cannot be new: it is among the domains")
-    chosen = Recipe.load(
-        recipe,
-        assignments or (),
-        cycles=cycles,
-        learning_rate=learning_rate,
-        batch_voxels=batch_voxels,
-    )
     asked = Study(
         domains=tuple(domains),
         new=new,
-        recipe=chosen,
+        recipe=options.load_recipe(),
         architecture=architecture.value,
-        seed=seed,
-        fold=fold,
-        device=device,
-        workers=workers,
+        **options.place,
     )
     with training_display() as display:
         result = run_study(Settings(), asked, display, display.on_prepare, display.on_case)

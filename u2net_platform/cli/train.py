@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, emit, progress
+from u2net_platform.cli.run_options import (
+    BatchVoxels,
+    Fold,
+    RecipeName,
+    RunOptions,
+    with_run_options,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,24 +46,9 @@ def _finite(minutes: float | None) -> float | None:
     return minutes
 
 
-RecipeName = Annotated[str, typer.Option("--recipe", help="default, paper, or a TOML file.")]
-Cycles = Annotated[int | None, typer.Option(min=1, help="Passes over the domains.")]
 Minutes = Annotated[
     float | None,
     typer.Option(min=0.1, callback=_finite, help="Fix the cycles so that they fit into this time."),
-]
-Rate = Annotated[float | None, typer.Option("--learning-rate", help="Instead of the recipe's.")]
-BatchVoxels = Annotated[
-    int | None,
-    typer.Option(help="Bound on a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
-]
-Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
-Seed = Annotated[int, typer.Option(min=0, help="Decides weights and batches.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of time.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="KEY=VALUE of the recipe, as average=0.999; may be repeated."),
 ]
 Resume = Annotated[str | None, typer.Option(help="Go on with this run instead.")]
 
@@ -97,6 +89,7 @@ def prepare(
     emit({"domain": domain, "split": split, "plan": ready.plan}, _prepared)
 
 
+@with_run_options
 def train(
     domains: Annotated[
         list[str] | None, typer.Argument(help="Domains that were added, with their data.")
@@ -110,16 +103,9 @@ def train(
         Mode, typer.Option(help="What is shared; independent trains one network a domain.")
     ] = Mode.universal,
     architecture: Annotated[Architecture, typer.Option()] = Architecture.compact,
-    recipe: RecipeName = "default",
-    cycles: Cycles = None,
     minutes: Minutes = None,
-    learning_rate: Rate = None,
-    batch_voxels: BatchVoxels = None,
-    assignments: Set = None,
-    fold: Fold = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = 1,
+    *,
+    options: RunOptions,
     _json: Json = False,
 ) -> None:
     """Train one network on several domains, one batch of each in turn, and publish versions.
@@ -133,7 +119,6 @@ def train(
       u2net train heart hippocampus spleen --from heart:3 --set temperature=2
       u2net train --resume 20260131-120000-1a2b
     """
-    from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.train import Request
 
     names = _exactly_one(domains or [], resume)
@@ -142,26 +127,17 @@ def train(
         return
     if base and mode is not Mode.universal:
         raise typer.BadParameter("with --from, the mode is that of the version")
-    chosen = Recipe.load(
-        recipe,
-        assignments or (),
-        cycles=cycles,
-        learning_rate=learning_rate,
-        batch_voxels=batch_voxels,
-    )
+    recipe = options.load_recipe()
     groups = [[name] for name in names] if mode is Mode.independent else [names]
     requests = [
         Request(
             domains=tuple(group),
-            recipe=chosen,
+            recipe=recipe,
             mode=mode.value,
             architecture=architecture.value,
             base=base,
             frozen=False,
-            seed=seed,
-            fold=fold,
-            device=device,
-            workers=workers,
+            **options.place,
             minutes=minutes / len(groups) if minutes else None,
         )
         for group in groups
@@ -169,27 +145,21 @@ def train(
     _emit([_started(request) for request in requests])
 
 
+@with_run_options
 def adapt(
     domain: Annotated[str, typer.Argument(help="The new domain, added and with its data.")],
     base: Annotated[
         str, typer.Option("--from", help="A version of a universal network: heart, heart:3.")
     ],
-    recipe: RecipeName = "default",
-    cycles: Cycles = None,
     minutes: Minutes = None,
-    learning_rate: Rate = None,
-    batch_voxels: BatchVoxels = None,
-    assignments: Set = None,
     warm_start: Annotated[
         str,
         typer.Option(
             help="Begin with the adapter of this version; auto: of the nearest domain; none."
         ),
     ] = "none",
-    fold: Fold = 0,
-    seed: Seed = 0,
-    device: Device = "auto",
-    workers: Workers = 1,
+    *,
+    options: RunOptions,
     _json: Json = False,
 ) -> None:
     """Train a new domain on the frozen backbone of a version: older domains stay as they are.
@@ -199,24 +169,14 @@ def adapt(
       u2net adapt spleen --from heart:3
       u2net adapt spleen --from heart --minutes 10 --warm-start auto
     """
-    from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.train import Request
 
-    chosen = Recipe.load(
-        recipe,
-        assignments or (),
-        cycles=cycles,
-        learning_rate=learning_rate,
-        batch_voxels=batch_voxels,
-    )
+    recipe = options.load_recipe()
     request = Request(
         domains=(domain,),
-        recipe=chosen,
+        recipe=recipe,
         base=base,
-        seed=seed,
-        fold=fold,
-        device=device,
-        workers=workers,
+        **options.place,
         minutes=minutes,
     )
     _emit([_started(request, warm_start)])

@@ -1,0 +1,83 @@
+"""The options that every command has that trains: declared once, handed over as one object."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from u2net_platform.training.recipe import Recipe
+
+RecipeName = Annotated[str, typer.Option("--recipe", help="default, paper, or a TOML file.")]
+BatchVoxels = Annotated[
+    int | None,
+    typer.Option(help="Bound on a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
+]
+Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to train, and on what. `place` are those that are not the recipe's."""
+
+    recipe: RecipeName = "default"
+    cycles: Annotated[int | None, typer.Option(min=1, help="Passes over the domains.")] = None
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None
+    batch_voxels: BatchVoxels = None
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of the recipe, as average=0.999; may be repeated."),
+    ] = None
+    fold: Fold = 0
+    seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto"
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that make batches ahead of time.")
+    ] = 1
+
+    def load_recipe(self) -> Recipe:
+        """Raises InvalidRecipe."""
+        from u2net_platform.training.recipe import Recipe
+
+        return Recipe.load(
+            self.recipe,
+            self.assignments or (),
+            cycles=self.cycles,
+            learning_rate=self.learning_rate,
+            batch_voxels=self.batch_voxels,
+        )
+
+    @property
+    def place(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("fold", "seed", "device", "workers")}
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a run in place of its parameter `options`."""
+    own, shared = get_type_hints(command, include_extras=True), fields(RunOptions)
+    hints = get_type_hints(RunOptions, include_extras=True)
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name == "options":
+            parameters += [
+                inspect.Parameter(one.name, parameter.kind, default=one.default, annotation=hint)
+                for one in shared
+                if (hint := hints[one.name])
+            ]
+        else:
+            parameters.append(parameter.replace(annotation=own[name]))
+
+    @functools.wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        options = RunOptions(**{one.name: arguments.pop(one.name) for one in shared})
+        command(**arguments, options=options)
+
+    # What typer reads.
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapped
