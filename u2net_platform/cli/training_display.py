@@ -58,7 +58,7 @@ class TrainingDisplay:
     def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None:
         self._dice = dict(dice)
         self._refresh()
-        if not self._live.console.is_terminal:
+        if dice and not self._live.console.is_terminal:
             found = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
             self._live.console.print(f"cycle {cycle}: validation Dice {found}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import highdicom
@@ -16,7 +17,6 @@ from highdicom.seg import (
 )
 from pydicom.sr.codedict import codes
 
-from u2net_platform import __version__
 from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.files import atomic_path
 from u2net_platform.imaging.dicom import Series, discreet, sorted_slices
@@ -71,7 +71,7 @@ def _segmentation(
         instance_number=1,
         manufacturer=PRODUCT,
         manufacturer_model_name=PRODUCT,
-        software_versions=__version__,
+        software_versions=metadata.version(PRODUCT),
         device_serial_number=version,
         omit_empty_frames=bool(labels.array.any()),
         content_label="SEGMENTATION",

@@ -1,0 +1,75 @@
+"""What a notebook needs: load a version of a domain, predict a volume.
+
+    from u2net_platform import load
+
+    heart = load("heart")
+    labels = heart.predict("scan.nii.gz")
+
+`labels.array` has the classes, z y x; entry k of `heart.classes` is the name of class k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume, read_image, write_labels
+from u2net_platform.inference.device import choose_device
+from u2net_platform.settings import Settings
+from u2net_platform.workflows.versions import LoadedVersion, load_predictor
+
+Image = str | Path | Sequence[str | Path] | ImageVolume
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version that predicts. `record` says what it is made of."""
+
+    _loaded: LoadedVersion
+
+    @property
+    def record(self) -> VersionRecord:
+        return self._loaded.record
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, background first."""
+        return ("background", *self._loaded.plugin.spec.class_names)
+
+    def predict(self, image: Image, output: str | Path | None = None) -> LabelVolume:
+        """Classes (z y x, uint8) on the image's own grid, whatever its spacing and orientation.
+
+        image: a file or DICOM folder, one path a channel, or a volume (c z y x).
+        output: where to write the labels as well, as .nii.gz, .nrrd or .mha.
+
+        Raises:
+            DataError: the image is none of this domain, or cannot be read.
+            NotWritable, DiskFull, UnsupportedFormat: the labels cannot be written.
+        """
+        volume = image if isinstance(image, ImageVolume) else read_image(_paths(image))
+        labels = self._loaded.predictor.predict(volume)
+        if output is not None:
+            write_labels(Path(output), labels, self.classes[1:])
+        return labels
+
+
+def load(version: str, device: str = "auto", settings: Settings | None = None) -> Model:
+    """A version by its reference: `heart` is the newest, `heart:3` the third.
+
+    settings: where catalog and weights lie; of the environment (`U2NET_*`) if None.
+
+    Raises:
+        UnknownDomain, UnknownRecord: the catalog has no such version.
+        MissingFile, DigestMismatch: its weights are gone or altered.
+        IncompatibleParts: its parts, or the plugin on disk, do not fit together.
+        DeviceUnavailable: this machine has no such device.
+    """
+    return Model(load_predictor(settings or Settings(), version, choose_device(device)))
+
+
+def _paths(image: str | Path | Sequence[str | Path]) -> list[Path]:
+    if isinstance(image, str | Path):
+        return [Path(image)]
+    return [Path(path) for path in image]
