@@ -7,7 +7,9 @@ command line)::
     ├── DomainError (3)      UnknownDomain · DuplicateDomain · BrokenPlugin · InvalidSpec
     ├── DataError (4)        MissingFile · UnreadableImage · UnsupportedFormat · InvalidDataset
     │                        GeometryMismatch · UnexpectedLabel · NonFiniteImage · WrongChannels
-    │                        EmptyLabel · EmptyImage · TooLarge · InvalidCases · NoDicom
+    │                        EmptyLabel · EmptyImage · TooLarge · InvalidCases · DuplicateCase
+    │                        MissingClass · SkewedAxes · SpacingOutlier · SuspiciousIntensities
+    │                        NoDicom
     │                        NeedsDicom · AmbiguousSeries · NoImageData · UnsupportedCompression
     │                        UnsupportedMultiFrame · LocalizerMixedIn · SingleSlice
     │                        MissingPosition · MixedSliceSizes · MixedOrientations
@@ -109,6 +111,26 @@ class EmptyImage(DataError):
     """An image has no voxel, or one value everywhere."""
 
 
+class DuplicateCase(DataError):
+    """Two cases have the same voxels."""
+
+
+class MissingClass(DataError):
+    """A class is in no label, or not in some."""
+
+
+class SkewedAxes(DataError):
+    """A header's axes are not quite at right angles."""
+
+
+class SpacingOutlier(DataError):
+    """A case's voxels or extent are unlike those of the others, or of any patient."""
+
+
+class SuspiciousIntensities(DataError):
+    """Intensities are not what the modality has."""
+
+
 class TooLarge(DataError):
     """A volume takes more memory than there is."""
 
@@ -174,7 +196,7 @@ class GantryTilt(DataError):
 
 
 class InvalidHeader(DataError):
-    """A DICOM header holds values that the standard does not allow, where they are needed."""
+    """A header holds values that contradict each other or the format's standard."""
 
 
 class StorageError(U2NetError):

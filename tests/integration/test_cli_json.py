@@ -17,7 +17,7 @@ COMMANDS: dict[str, set[str]] = {
     "domain list": {"domains"},
     "domain show box": {"name", "spec", "digest", "source", "hooks", "added", "data_dir"},
     "domain add box": {"record", "change"},
-    "domain check box": {"name", "directory", "cases", "faults"},
+    "domain check box": {"name", "directory", "cases", "findings"},
     "prepare box --batch-voxels 8192": {"domain", "split", "plan"},
     "evaluate box": {"version", "mean", "cases"},
     "model list": {"domain", "number", "backbone_digest", "domain_digest", "run_id", "metrics"},

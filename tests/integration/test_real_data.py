@@ -15,8 +15,8 @@ import SimpleITK
 from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
+from u2net_platform.data.checkup import check_dataset
 from u2net_platform.data.dataset import open_dataset
-from u2net_platform.data.integrity import check_dataset
 from u2net_platform.domains.discovery import discover, load_plugin
 from u2net_platform.settings import Settings
 
@@ -98,7 +98,7 @@ def test_a_real_folder_is_trained_on_and_its_prediction_lies_where_its_image_lie
 ) -> None:
     name = added(folder, home)
     checked = u2net("domain", "check", name)
-    assert checked["faults"] == []
+    assert checked["findings"] == []
     prepared = u2net("prepare", name)
     assert prepared["split"]["training"] > 0
     trained = u2net("train", name, "--cycles", "2", "--workers", "0")

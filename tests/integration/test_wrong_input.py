@@ -129,16 +129,17 @@ def test_a_faulty_case_is_found_by_check_and_stops_prepare_and_train(site, fault
     before = site.kept()
 
     envelope = refused(["domain", "check", "box"], "InvalidCases", 4, f"box_{number}", code)
-    assert envelope["message"] == "1 of 6 cases of box cannot be used"
-    (finding,) = envelope["data"]["faults"]
+    assert envelope["message"] == "1 errors in 6 cases of box"
+    (finding,) = envelope["data"]["findings"]
+    assert finding["severity"] == "error"
     assert (finding["case"], finding["error_code"]) == (f"box_{number}", code)
     assert str(site.case(number)[which]) in finding["message"]
     assert words in finding["message"]
     assert finding["hint"]
 
     name = site.case(number)[which]
-    refused(["prepare", "box"], code, 4, name, words)
-    refused(["train", "box", *FAST], code, 4, name, words)
+    refused(["prepare", "box"], "InvalidCases", 4, name, words, code)
+    refused(["train", "box", *FAST], "InvalidCases", 4, name, words, code)
     assert site.kept() == before
 
 
@@ -198,7 +199,7 @@ def test_a_folder_that_is_not_there_or_holds_no_data_set_is_named(site, tmp_path
         refused([*command, "box", "--data", gone], "MissingFile", 4, gone)
         refused([*command, "box", "--data", empty], "InvalidDataset", 4, empty)
     predict = ["predict", "--domain", "box", "-o", tmp_path / "out", "-i"]
-    refused([*predict, empty], "MissingFile", 4, empty)
+    refused([*predict, empty], "NoDicom", 4, empty)
     assert not (tmp_path / "out").exists()
 
 
@@ -381,7 +382,9 @@ def test_prediction_over_its_own_input_or_over_other_files_is_refused(site, tmp_
 def test_weights_that_were_altered_are_not_used(site, tmp_path: Path) -> None:
     image, _ = site.case(0)
     predict = ["predict", "--domain", "box", "-i", image, "-o", tmp_path / "mask.nii.gz"]
-    for path in (site.home / "weights").iterdir():
+    version = json.loads(u2net("model", "show", "box", "--json").stdout)["data"]["version"]
+    for digest in (version["backbone_digest"], version["domain_digest"]):
+        path = site.home / "weights" / f"{digest}.safetensors"
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         refused(predict, "DigestMismatch", 8, path)

@@ -136,17 +136,17 @@ def new(
 
 @app.command()
 def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json = False) -> None:
-    """Read every case of a domain's data and name each that cannot be used, with the reason.
+    """Read every case of a domain's data and name all that is wrong or odd, with the remedy.
 
-    Ends with exit code 4 if there is any.
+    Errors keep a case from being used, and end with exit code 4. Warnings are for you to look at.
 
     \b
     Examples:
       u2net domain check heart
       u2net domain check heart --data Task02_Heart --json
     """
+    from u2net_platform.data.checkup import check_dataset
     from u2net_platform.data.dataset import open_dataset
-    from u2net_platform.data.integrity import check_dataset
     from u2net_platform.domains.discovery import load_plugin
     from u2net_platform.workflows.add_domain import data_dir_of, load_added
 
@@ -155,22 +155,28 @@ def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json
     dataset = open_dataset(data_dir_of(name, catalog, data))
     total = len(dataset.training) + len(dataset.test)
     with progress(f"Checking {name}", total) as on_case:
-        faults = check_dataset(plugin, dataset, on_case)
-    findings = [
-        {
-            "case": fault.case_id,
-            "error_code": fault.error.error_code,
-            "message": fault.error.message,
-            "hint": fault.error.hint,
-        }
-        for fault in faults
-    ]
-    result = {"name": name, "directory": dataset.directory, "cases": total, "faults": findings}
+        findings = check_dataset(plugin, dataset, on_case)
+    result = {
+        "name": name,
+        "directory": dataset.directory,
+        "cases": total,
+        "findings": [
+            {
+                "case": finding.case_id,
+                "severity": finding.severity,
+                "error_code": finding.fault.error_code,
+                "message": finding.fault.message,
+                "hint": finding.fault.hint,
+            }
+            for finding in findings
+        ],
+    }
+    errors = [finding for finding in findings if finding.severity == "error"]
     failure = InvalidCases(
-        f"{len(faults)} of {total} cases of {name} cannot be used",
-        "Correct them as named above, or take them out of the data set.",
+        f"{len(errors)} errors in {total} cases of {name}",
+        "Correct them as named above, or take the cases out of the data set.",
     )
-    emit(result, _render_check, failure if faults else None)
+    emit(result, _render_check, failure if errors else None)
 
 
 @app.command()
@@ -334,9 +340,10 @@ def _render_plan(data: dict[str, Any]) -> Table:
 
 
 def _render_check(data: dict[str, Any]) -> Table | str:
-    if not data["faults"]:
+    if not data["findings"]:
         return f"{data['cases']} cases of {data['name']}, all sound"
-    table = _table("case", "what is wrong", "remedy")
-    for fault in data["faults"]:
-        table.add_row(fault["case"], f"{fault['error_code']}: {fault['message']}", fault["hint"])
+    table = _table("case", "", "what was found", "remedy")
+    for one in data["findings"]:
+        found = f"{one['error_code']}: {one['message']}"
+        table.add_row(one["case"] or "-", one["severity"], found, one["hint"])
     return table

@@ -29,6 +29,7 @@ class TrainingDisplay:
         self._loss: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
         self._dice: dict[str, float] = {}
+        self._cycle = 0
         self._status = "preparing"
         self._since_line = LINE_SECONDS
 
@@ -44,6 +45,10 @@ class TrainingDisplay:
         self._live.console.print(text)
 
     def on_step(self, step: Step) -> None:
+        if step.cycle < self._cycle:  # another run has begun
+            for memory in (self._loss, self._seconds, self._dice):
+                memory.clear()
+        self._cycle = step.cycle
         for memory, value in ((self._loss, step.loss), (self._seconds, step.seconds)):
             before = memory.get(step.domain, value)
             memory[step.domain] = MEMORY * before + (1 - MEMORY) * value

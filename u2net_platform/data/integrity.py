@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from u2net_platform.data.dataset import Case, Dataset
+from u2net_platform.data.dataset import Case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec
 from u2net_platform.errors import (
     BrokenPlugin,
-    DataError,
     EmptyImage,
     EmptyLabel,
     MissingFile,
@@ -29,14 +27,6 @@ from u2net_platform.imaging.volume import (
     read_image,
     read_labels,
 )
-
-
-@dataclass(frozen=True)
-class CaseFault:
-    """A case that cannot be used, and why."""
-
-    case_id: str
-    error: DataError
 
 
 def load_case(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolume | None]:
@@ -85,20 +75,6 @@ def check_image(plugin: DomainPlugin, image: ImageVolume, name: str = "The image
                 f"{name} has one value everywhere in channel {channel}", "Export the image again."
             )
     return image
-
-
-def check_dataset(
-    plugin: DomainPlugin, dataset: Dataset, on_case: Callable[[str], None]
-) -> list[CaseFault]:
-    """Load every case, test cases too; one at fault hides no other."""
-    faults = []
-    for case in dataset.training + dataset.test:
-        on_case(case.id)
-        try:
-            load_case(plugin, case)
-        except DataError as error:
-            faults.append(CaseFault(case.id, error))
-    return faults
 
 
 def digest_of_case(case: Case) -> str:

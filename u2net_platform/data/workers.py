@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TypeVar
@@ -41,8 +41,30 @@ def for_each_case(
     Raises:
         InvalidCases: some are at fault; each is named with its reason, after all were tried.
     """
+    results, faults = [], []
+    for case, found in attempt_each_case(cases, work, spacing_zyx_mm, on_case):
+        if isinstance(found, DataError):
+            faults.append(f"  {case.id}: {found.error_code}: {found.message}")
+        else:
+            results.append(found)
+    if faults:
+        listing = "\n".join(faults)
+        raise InvalidCases(
+            f"{len(faults)} of {len(cases)} cases of {plugin.name} cannot be used:\n{listing}",
+            f"Correct them, or take them out of the data set: u2net domain check {plugin.name}",
+        )
+    return results
+
+
+def attempt_each_case(
+    cases: Sequence[Case],
+    work: Callable[[Case], Result],
+    spacing_zyx_mm: Spacing | None,
+    on_case: Callable[[str], None],
+) -> Iterator[tuple[Case, Result | DataError]]:
+    """As `for_each_case`, but a case at fault gives its error."""
     if not cases:
-        return []
+        return
     free = free_bytes()
     needs = [_bytes_for(case, spacing_zyx_mm) for case in cases]
     attempts: Iterable[Result | DataError]
@@ -53,20 +75,9 @@ def for_each_case(
         parallel = joblib.Parallel(jobs, return_as="generator")
         alone = joblib.delayed(_attempt_alone)
         attempts = parallel(alone(work, *pair, free) for pair in zip(cases, needs, strict=True))
-    results, faults = [], []
     for case, found in zip(cases, attempts, strict=True):
         on_case(case.id)
-        if isinstance(found, DataError):
-            faults.append(f"  {case.id}: {found.error_code}: {found.message}")
-        else:
-            results.append(found)
-    if faults:
-        listing = "\n".join(faults)
-        raise InvalidCases(
-            f"{len(faults)} of {len(cases)} cases of {plugin.name} cannot be used:\n{listing}",
-            "Correct them, or take them out of the data set.",
-        )
-    return results
+        yield case, found
 
 
 def free_bytes() -> int:

@@ -10,6 +10,7 @@ import gzip
 import itertools
 import json
 import math
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,11 @@ NIFTI_HEADER_SIZES = (348, 540)  # of versions 1 and 2; the first number in the 
 NIFTI_FLOATS = {"16": "f4", "64": "f8"}  # its codes for numbers that can be NaN
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
+# Without it ITK takes a NIfTI file's qform in silence where its sform is skewed.
+os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
+
+ROUNDING = 1e-3  # of a direction's parts; NIfTI and DICOM round them
+LARGEST_SKEW = 0.02  # 2 %: 5 mm across a body; less is repaired
 
 Matrix = NDArray[np.float64]
 
@@ -118,10 +124,12 @@ Volume = TypeVar("Volume", ImageVolume, LabelVolume)
 
 @dataclass(frozen=True)
 class Header:
-    """What a file promises. values: voxels times channels."""
+    """What a file promises. values: voxels times channels. skewed: its axes are not quite at right
+    angles, and are read as the nearest that are."""
 
     values: int
     spacing_zyx_mm: tuple[float, float, float]
+    skewed: bool
 
 
 def read_header(path: Path) -> Header | None:
@@ -132,8 +140,10 @@ def read_header(path: Path) -> Header | None:
         reader.ReadImageInformation()
     except RuntimeError:
         return None
+    if reader.GetDimension() < 3:
+        return None
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    return Header(values, _triple(reader.GetSpacing()[2::-1]))
+    return Header(values, _triple(reader.GetSpacing()[2::-1]), _skew(reader) > ROUNDING)
 
 
 def one_thread() -> None:
@@ -332,7 +342,18 @@ def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
         array = np.moveaxis(array, -1, 0) if vector else array[np.newaxis]
     elif dimensions != 4 or vector:
         raise UnreadableImage(f"{name} has {dimensions} axes", "Give a volume with 3, or 4.")
-    directions = np.reshape(image.GetDirection(), (dimensions, dimensions))[:3, :3]
+    place = [*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()]
+    if not np.isfinite(place).all() or min(image.GetSpacing()) <= 0:
+        raise UnreadableImage(
+            f"{name} has a place or a spacing in its header that is no number above 0",
+            "Correct the header, or export the file again.",
+        )
+    if _skew(image) > LARGEST_SKEW:
+        raise UnreadableImage(
+            f"{name} has axes that are not at right angles (a sheared header)",
+            "Resample it onto axes at right angles, or correct the header (of NIfTI: its sform).",
+        )
+    directions = _at_right_angles(_directions(image))
     grid = Grid(
         shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),
         spacing_zyx_mm=_triple(image.GetSpacing()[2::-1]),
@@ -342,12 +363,40 @@ def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
     return array, grid
 
 
+def _directions(image: Any) -> NDArray[np.float64]:
+    """The columns are the directions of x, y and z, as an image or a reader of one has them."""
+    dimensions = image.GetDimension()
+    found: NDArray[np.float64] = np.reshape(image.GetDirection(), (dimensions, dimensions))
+    return found[:3, :3]
+
+
+def _at_right_angles(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest directions that are at right angles; such ones stay as they are to the bit."""
+    if np.abs(directions.T @ directions - np.eye(3)).max() <= ROUNDING:
+        return directions
+    left, _, right = np.linalg.svd(directions)
+    return np.asarray(left @ right)
+
+
+def _skew(image: Any) -> float:
+    """How far the axes of an image, or of a reader of one, are from right angles; 0 is not at all.
+
+    Of a NIfTI file that is its sform, of which ITK has already taken the nearest right angles.
+    """
+    directions = _directions(image)
+    if not np.isfinite(directions).all():
+        return math.inf
+    skew = float(np.abs(directions - _at_right_angles(directions)).max())
+    if image.HasMetaDataKey("srow_x") and int(image.GetMetaData("sform_code")) > 0:
+        rows = [image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"]
+        sform = np.array(rows, float) * [[-1], [-1], [1]]  # to LPS
+        lengths = np.linalg.norm(sform, axis=0)
+        if lengths.all():
+            skew = max(skew, float(np.abs(sform / lengths - directions).max()))
+    return skew
+
+
 def _unreadable(path: Path, reason: str) -> UnreadableImage:
-    if "orthonormal" in reason:
-        return UnreadableImage(
-            f"{path} has axes that are not at right angles (a sheared header)",
-            "Resample it onto axes at right angles, or correct the header's sform.",
-        )
     last = reason.strip().splitlines()[-1]
     return UnreadableImage(
         f"{path} cannot be read: {last}", "Copy it again from its source; it may be damaged."

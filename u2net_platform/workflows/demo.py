@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.data.checkup import check_dataset
 from u2net_platform.data.dataset import Case, Dataset, open_dataset
-from u2net_platform.data.integrity import check_dataset, load_case
+from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.discovery import discover, find_plugin
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import Conflict, DataError, InvalidCases, MissingFile, NotWritable
@@ -186,11 +187,12 @@ def _usable(folder: Path) -> Dataset | None:
 
 
 def _check(plugin: DomainPlugin, dataset: Dataset, narrator: Narrator) -> None:
-    faults = check_dataset(plugin, dataset, narrator.on_case)
-    if faults:
-        listing = "\n".join(f"  {fault.case_id}: {fault.error.message}" for fault in faults)
+    found = check_dataset(plugin, dataset, narrator.on_case)
+    errors = [one for one in found if one.severity == "error"]
+    if errors:
+        listing = "\n".join(f"  {one.case_id}: {one.fault.message}" for one in errors)
         raise InvalidCases(
-            f"{len(faults)} cases of {plugin.name} cannot be used:\n{listing}",
+            f"{len(errors)} errors in the cases of {plugin.name}:\n{listing}",
             "Correct them, or take them out of the data set.",
         )
 

@@ -117,7 +117,7 @@ def test_check_passes_sound_cases(msd_folder: Path) -> None:
         "name": "ears",
         "directory": str(msd_folder),
         "cases": 1,
-        "faults": [],
+        "findings": [],
     }
     assert "all sound" in run("check", "ears").stdout
 
@@ -131,7 +131,7 @@ def test_check_names_each_bad_case_and_ends_with_4(msd_folder: Path) -> None:
     assert result.exit_code == 4
     document = json.loads(result.stdout)
     assert document["error_code"] == "InvalidCases"
-    (fault,) = document["data"]["faults"]
+    (fault,) = document["data"]["findings"]
     assert (fault["case"], fault["error_code"]) == ("ear_1", "UnreadableImage")
     table = run("check", "ears", "--data", msd_folder).stdout
     assert "ear_1" in table

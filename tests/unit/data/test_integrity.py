@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from u2net_platform.data.dataset import Case, open_dataset
-from u2net_platform.data.integrity import check_dataset, check_image, digest_of_case, load_case
+from u2net_platform.data.dataset import Case
+from u2net_platform.data.integrity import check_image, digest_of_case, load_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import (
     BrokenPlugin,
@@ -108,16 +107,6 @@ def test_the_value_outside_the_spec_is_told(plugin: DomainPlugin, write_case) ->
 def test_a_label_within_tolerance_takes_the_image_s_grid(plugin: DomainPlugin, write_case) -> None:
     image, labels = load_case(plugin, write_case(label_origin=(0.05, 0, 0)))
     assert labels is not None and labels.grid == image.grid
-
-
-def test_one_bad_case_hides_no_other(plugin: DomainPlugin, msd: Path, write_case) -> None:
-    write_case("bb", label=np.zeros(SHAPE))
-    os.truncate(msd / "imagesTr" / "a.nii.gz", 200)
-    seen: list[str] = []
-    faults = check_dataset(plugin, open_dataset(msd), seen.append)
-    assert seen == ["a", "bb", "ccc", "d"]
-    found = [(fault.case_id, fault.error.error_code) for fault in faults]
-    assert found == [("a", "UnreadableImage"), ("bb", "EmptyLabel"), ("d", "EmptyImage")]
 
 
 def test_the_plugin_cleans_images_before_they_are_checked(plugin: DomainPlugin, write_case) -> None:

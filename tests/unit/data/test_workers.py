@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from u2net_platform.data import workers
 from u2net_platform.data.dataset import Case
@@ -14,6 +15,13 @@ from u2net_platform.data.plan import take_fingerprint
 from u2net_platform.data.workers import for_each_case, free_bytes
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import InvalidCases
+
+
+@pytest.fixture(autouse=True, scope="module")
+def end_processes() -> Iterator[None]:
+    """joblib keeps its processes for a while: other tests count this one's children."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from u2net_platform.data.checkup import check_dataset
 from u2net_platform.data.dataset import open_dataset
-from u2net_platform.data.integrity import check_dataset, load_case
+from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import NotWritable
 from u2net_platform.imaging.volume import read_image, read_labels
