@@ -112,13 +112,18 @@ def killed(settings: Settings, whole: Finished, catalog: Catalog) -> str:
 
 
 def request_for(
-    *domains: str, base: str | None = None, cycles: int = CYCLES, frozen: bool = True
+    *domains: str,
+    base: str | None = None,
+    cycles: int = CYCLES,
+    frozen: bool = True,
+    warm_start: str = "none",
 ) -> Request:
     return Request(
         domains=domains,
         recipe=Recipe.load("default", cycles=cycles, batch_voxels=BATCH_VOXELS),
         base=base,
         frozen=frozen,
+        warm_start=warm_start,
         device="cpu",
         workers=0,
     )
@@ -302,7 +307,8 @@ def test_a_warm_start_begins_with_the_nearest_domain_s_adapter(
     start(settings, request_for("twin", base="ball:1", cycles=1), Silent(), ignore)
     again = start(settings, request, Silent(), ignore)
     assert digests(again.versions) == digests(cold.versions)  # whoever was added in between
-    warm = start(settings, request, Silent(), ignore, warm_start="twin:1")
+    request = request_for("ct_organ", base="ball:1", cycles=1, warm_start="twin:1")
+    warm = start(settings, request, Silent(), ignore)
     asked = request_of(warm.run)
     assert asked is not None
     assert asked.starts == {"ct_organ": "twin:1"}

@@ -157,7 +157,7 @@ def adapt(
         typer.Option(
             help="Begin with the adapter of this version; auto: of the nearest domain; none."
         ),
-    ] = "none",
+    ] = "auto",
     *,
     options: RunOptions,
     _json: Json = False,
@@ -167,7 +167,7 @@ def adapt(
     \b
     Examples:
       u2net adapt spleen --from heart:3
-      u2net adapt spleen --from heart --minutes 10 --warm-start auto
+      u2net adapt spleen --from heart --minutes 10 --warm-start none
     """
     from u2net_platform.workflows.train import Request
 
@@ -176,10 +176,11 @@ def adapt(
         domains=(domain,),
         recipe=recipe,
         base=base,
+        warm_start=warm_start,
         **options.place,
         minutes=minutes,
     )
-    _emit([_started(request, warm_start)])
+    _emit([_started(request)])
 
 
 def _exactly_one(names: list[str], resume: str | None) -> list[str]:
@@ -190,12 +191,12 @@ def _exactly_one(names: list[str], resume: str | None) -> list[str]:
     return names
 
 
-def _started(request: Request, warm_start: str = "none") -> Finished:
+def _started(request: Request) -> Finished:
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.train import start
 
     with _display() as (watcher, on_prepare):
-        return start(Settings(), request, watcher, on_prepare, warm_start)
+        return start(Settings(), request, watcher, on_prepare)
 
 
 def _resumed(run_id: str) -> Finished:

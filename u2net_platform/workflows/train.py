@@ -46,7 +46,10 @@ class Request(BaseModel):
         `independent` is `shared` with one domain. Source: paper, section 3.
     base: the version whose backbone it starts from, as `heart:3`.
     frozen: the base's backbone stays as it is. Else all goes on, and makes a new backbone.
-    starts: of a domain, the version whose own weights it begins with, as far as they fit.
+    warm_start: what a new domain on a frozen backbone begins with: `none`, a version's adapter as
+        `heart:3`, or `auto`, which takes that of the nearest domain on the backbone.
+    starts: of a domain, the version whose own weights it begins with, as far as they fit; found
+        when the run starts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +60,7 @@ class Request(BaseModel):
     architecture: Literal["compact", "paper"] = "compact"
     base: str | None = None
     frozen: bool = True
+    warm_start: str = "auto"
     starts: dict[str, str] = {}
     seed: int = Field(default=0, ge=0)
     fold: int = 0
@@ -90,16 +94,9 @@ class Finished:
 
 
 def start(
-    settings: Settings,
-    request: Request,
-    watcher: Watcher,
-    on_prepare: OnPrepare,
-    warm_start: str = "none",
+    settings: Settings, request: Request, watcher: Watcher, on_prepare: OnPrepare
 ) -> Finished:
     """Prepare, train and publish; returns when it is done.
-
-    warm_start: what a new domain begins with: `none`, a version's adapter as `heart:3`, or `auto`,
-        which takes that of the nearest domain on the base's backbone.
 
     Raises:
         U2NetError: the reason, with a remedy. The run can be resumed where it began to train.
@@ -111,7 +108,7 @@ def start(
         request = _based_on(request, base)
     prepared = _prepare(settings, catalog, request, on_prepare)
     if base is not None:
-        starts = _starts(catalog, request, base, prepared, warm_start)
+        starts = _starts(catalog, request, base, prepared)
         request = request.model_copy(update={"starts": starts})
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     recorder = MLflowRecorder(settings, run_id)
@@ -358,20 +355,19 @@ def _starts(
     request: Request,
     base: VersionRecord,
     prepared: Mapping[str, PreparedDomain],
-    warm_start: str,
 ) -> dict[str, str]:
     """What the domains of a run on a base begin with, where they do not begin anew."""
     latest = {one.domain: one for one in catalog.versions.by_backbone(base.backbone_digest)}
     if not request.frozen:
         latest[base.domain] = base
         return {name: latest[name].reference for name in request.domains if name in latest}
-    if warm_start == "none":
+    if request.warm_start == "none":
         return {}
     (name,) = request.domains
-    if warm_start == "auto":
+    if request.warm_start == "auto":
         found = nearest(latest.values(), prepared[name].plugin.spec, prepared[name].plan)
     else:
-        found = catalog.versions.get(*parse_reference(warm_start))
+        found = catalog.versions.get(*parse_reference(request.warm_start))
     return {name: found.reference} if found else {}
 
 
