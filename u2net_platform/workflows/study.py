@@ -253,7 +253,7 @@ def to_markdown(result: StudyResult) -> str:
     ]
     sizes_header = [
         *("mode", "weights", "added by the new domain", "paper, its counting", "paper, added"),
-        *("minutes", "cases failed"),
+        *("minutes, pauses included", "cases failed"),
     ]
     recipe = study.recipe
     budget = (
