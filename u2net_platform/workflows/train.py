@@ -365,7 +365,9 @@ def _starts(
         return {}
     (name,) = request.domains
     if request.warm_start == "auto":
-        found = nearest(latest.values(), prepared[name].plugin.spec, prepared[name].plan)
+        # Not its own older versions: a run has the budget that it says. Name one to go on with it.
+        others = [one for one in latest.values() if one.domain != name]
+        found = nearest(others, prepared[name].plugin.spec, prepared[name].plan)
     else:
         found = catalog.versions.get(*parse_reference(request.warm_start))
     return {name: found.reference} if found else {}
