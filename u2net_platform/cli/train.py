@@ -157,7 +157,7 @@ def adapt(
         typer.Option(
             help="Begin with the adapter of this version; auto: of the nearest domain; none."
         ),
-    ] = "auto",
+    ] = "none",
     *,
     options: RunOptions,
     _json: Json = False,
@@ -167,7 +167,7 @@ def adapt(
     \b
     Examples:
       u2net adapt spleen --from heart:3
-      u2net adapt spleen --from heart --minutes 10 --warm-start none
+      u2net adapt spleen --from heart --minutes 10 --warm-start auto
     """
     from u2net_platform.workflows.train import Request
 

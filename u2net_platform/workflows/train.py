@@ -60,7 +60,7 @@ class Request(BaseModel):
     architecture: Literal["compact", "paper"] = "compact"
     base: str | None = None
     frozen: bool = True
-    warm_start: str = "auto"
+    warm_start: str = "none"
     starts: dict[str, str] = {}
     seed: int = Field(default=0, ge=0)
     fold: int = 0
