@@ -11,8 +11,10 @@ import itertools
 import json
 import math
 import os
+import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,9 +137,10 @@ class Header:
 def read_header(path: Path) -> Header | None:
     """A file's size and spacing without its voxels; None if it cannot be read."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with _alone(path) as file:
+            reader.SetFileName(str(file))
+            reader.ReadImageInformation()
     except RuntimeError:
         return None
     if reader.GetDimension() < 3:
@@ -327,12 +330,26 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
     if not path.is_file():
         raise MissingFile(f"{path} does not exist", "Correct the path.")
     try:
-        image = sitk.ReadImage(str(path))
+        with _alone(path) as file:
+            image = sitk.ReadImage(str(file))
     except RuntimeError as error:
         raise _unreadable(path, str(error)) from error
     if path.name.endswith((".nii", ".nii.gz")):
         _check_nifti(path, image)
     return _from_sitk(image, str(path))
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """The file under a name that no other shares: of `scan.nii` and `scan.nii.gz` side by side,
+    ITK reads the first, whichever is asked for."""
+    if not (path.name.endswith(".nii.gz") and path.with_suffix("").exists()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, path.name)
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:

@@ -28,6 +28,7 @@ from u2net_platform.imaging.volume import (
     ImageVolume,
     LabelVolume,
     canonical,
+    read_header,
     read_image,
     read_labels,
     write_labels,
@@ -77,6 +78,16 @@ def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
     second = save(tmp_path / "1.nii", np.ones((3, 4, 6), np.float32))
     with pytest.raises(GeometryMismatch, match=r"0\.nii and .*1\.nii"):
         read_image([first, second])
+
+
+def test_each_of_two_files_that_differ_by_gz_alone_is_read_itself(tmp_path: Path) -> None:
+    for ending, value in ((".nii", 1), (".nii.gz", 2)):
+        save(tmp_path / f"scan{ending}", np.full((3, 4, 4 + value), value, np.float32))
+    assert (read_image([tmp_path / "scan.nii"]).array == 1).all()
+    assert (read_image([tmp_path / "scan.nii.gz"]).array == 2).all()
+    header = read_header(tmp_path / "scan.nii.gz")
+    assert header is not None
+    assert header.values == 3 * 4 * 6
 
 
 @pytest.mark.parametrize("ending", FILE_ENDINGS)
