@@ -16,6 +16,7 @@ command line)::
     │                        DuplicateSlices · UnevenSlices · GantryTilt · InvalidHeader
     ├── StorageError (5)     NotWritable · DiskFull
     ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
+    │                        NotEvaluated · NothingToRollBack · RuleNotMet · InvalidRule
     ├── TrainingError (7)    RunBusy · NothingToResume · InvalidRecipe · Diverged · TooFewCases
     ├── IntegrityError (8)   DigestMismatch · IncompatibleParts
     ├── DeviceError (9)      DeviceUnavailable
@@ -229,6 +230,22 @@ class UnknownRecord(CatalogError):
 
 class Conflict(CatalogError):
     """A write contradicts what the catalog already holds."""
+
+
+class NotEvaluated(CatalogError):
+    """A version without test scores was to be put into service."""
+
+
+class NothingToRollBack(CatalogError):
+    """Nothing was in service before."""
+
+
+class RuleNotMet(CatalogError):
+    """A version is not as good as the rule for its promotion asks."""
+
+
+class InvalidRule(CatalogError):
+    """A rule for promotion cannot be read."""
 
 
 class TrainingError(U2NetError):

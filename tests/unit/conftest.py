@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +124,7 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
     from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
     from u2net_platform.catalog.weights import WeightStore
+    from u2net_platform.errors import Conflict
 
     def publish(**changed: str) -> VersionRecord:
         plugin, catalog = DomainPlugin.load(bright_folder), Catalog.open(settings.database_url)
@@ -133,13 +135,13 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
             "validation": ["case_3"],
             "training": [f"case_{k}" for k in range(4, 12)],
         }
-        catalog.runs.create(
-            RunRecord(
-                id=plugin.digest, kind="train", mode="joint", domains=("bright",), recipe={},
-                seed=7, fold=1, device="cpu", directory="r",
-                fingerprints={"bright": {"split": split}},
-            )
+        run = RunRecord(
+            id=plugin.digest, kind="train", mode="joint", domains=("bright",), recipe={},
+            seed=7, fold=1, device="cpu", directory="r",
+            fingerprints={"bright": {"split": split, "data_digest": "e" * 64}},
         )  # fmt: skip
+        with suppress(Conflict):  # it has published before
+            catalog.runs.create(run)
         store = WeightStore(settings.weights_dir)
         topology = bright_network.domains["bright"].topology.model_dump(mode="json")
         made = {

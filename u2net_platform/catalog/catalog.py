@@ -1,4 +1,4 @@
-"""The catalog as one object: open it, then ask `domains`, `runs` and `versions`."""
+"""The catalog as one object: open it, then ask `domains`, `runs`, `versions` and `deployments`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from sqlalchemy.orm import Session
 
 from u2net_platform.catalog import migrations
 from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.deployments import Deployments
 from u2net_platform.catalog.domains import Domains
+from u2net_platform.catalog.records import Slot, VersionRecord
+from u2net_platform.catalog.references import parse_reference
 from u2net_platform.catalog.runs import Runs
 from u2net_platform.catalog.tables import HEAD_REVISION
 from u2net_platform.catalog.versions import Versions
@@ -29,6 +32,20 @@ class Catalog:
         self.domains = Domains(database)
         self.runs = Runs(database)
         self.versions = Versions(database)
+        self.deployments = Deployments(database)
+
+    def find(self, reference: str) -> VersionRecord:
+        """The version that `heart`, `heart:3` or `heart@champion/north` names.
+
+        Raises:
+            UnknownDomain, UnknownRecord
+        """
+        wanted = parse_reference(reference)
+        if wanted.alias is None:
+            return self.versions.get(wanted.domain, wanted.number)
+        slot = Slot(domain=wanted.domain, alias=wanted.alias, site=wanted.site)
+        deployed = parse_reference(self.deployments.in_service(slot).version)
+        return self.versions.get(deployed.domain, deployed.number)
 
     @classmethod
     def open(cls, url: str) -> Catalog:

@@ -20,6 +20,7 @@ from u2net_platform.files import storage_errors
 T = TypeVar("T")
 BUSY_TIMEOUT_S = 30
 WRITE_ATTEMPTS = 20
+UPGRADE_LOCK = 0x75326E6574  # any number that is ours: this one spells u2net
 
 
 class Database:
@@ -82,6 +83,9 @@ class Database:
         """A writing transaction for schema changes, which may rebuild tables others refer to."""
         options = {"u2net_writes": True, "u2net_foreign_keys": False}
         with self.translated(), self.engine.execution_options(**options).begin() as connection:
+            if self.url.get_backend_name() == "postgresql":
+                # As BEGIN IMMEDIATE on SQLite: one at a time, the others wait.
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADE_LOCK})")
             yield connection
 
     @contextmanager
@@ -124,7 +128,10 @@ class Database:
 
 def _parse(url: str) -> URL:
     try:
-        return make_url(url)
+        parsed = make_url(url)
+        # The driver that is installed with this package's `postgresql` extra.
+        psycopg = parsed.drivername in ("postgresql", "postgres")
+        return parsed.set(drivername="postgresql+psycopg") if psycopg else parsed
     except ArgumentError as error:
         # The text is not shown: it may hold a password in a place where none is recognised.
         raise CatalogUnreachable(

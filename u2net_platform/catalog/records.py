@@ -30,6 +30,16 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Page(Record):
+    """A part of a long list; all of it by default."""
+
+    limit: int | None = Field(default=None, ge=1)
+    offset: int = Field(default=0, ge=0)
+
+
+EVERYTHING = Page()
+
+
 class DomainRecord(Record):
     """A domain in use: its spec as it was when last added, and where its data lies."""
 
@@ -99,3 +109,42 @@ class VersionRecord(NewVersion):
     def reference(self) -> str:
         """The version's name, as `heart:3`."""
         return f"{self.domain}:{self.number}"
+
+
+class Slot(Record):
+    """A place in service that one version of a domain holds; a site of None means everywhere."""
+
+    domain: str
+    alias: str = "champion"
+    site: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.domain}@{self.alias}" + (f"/{self.site}" if self.site else "")
+
+
+class DeploymentRecord(Record):
+    """A change of what is in service: who put which version in the place of which, and why.
+
+    `forced`: the version had no test scores when it was deployed.
+    """
+
+    id: int
+    slot: Slot
+    version: str
+    previous: str | None
+    backbone_digest: str
+    action: Literal["deploy", "rollback"]
+    forced: bool
+    actor: str
+    reason: str
+    created_at: datetime
+
+
+class Lineage(Record):
+    """A version that saw some data. `directly`: its own run did; else a run that it builds on."""
+
+    version: str
+    run_id: str
+    backbone_digest: str
+    directly: bool
+    created_at: datetime

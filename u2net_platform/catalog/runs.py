@@ -81,6 +81,7 @@ def _row(session: Session, run: RunRecord) -> RunRow:
             domain=find_domain(session, name).name,
             position=position,
             fingerprint=run.fingerprints.get(name),
+            data_digest=run.fingerprints.get(name, {}).get("data_digest"),
         )
         for position, name in enumerate(run.domains)
     ]

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstrai
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Revisions are numbered, so that older and newer are told apart without importing Alembic.
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 VERSION_TABLE = "u2net_alembic_version"
 
 DIGEST = String(64)
@@ -97,6 +97,7 @@ class RunDomainRow(Base):
     domain: Mapped[str] = mapped_column(ForeignKey(DomainRow.name), primary_key=True, index=True)
     position: Mapped[int]
     fingerprint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    data_digest: Mapped[str | None] = mapped_column(DIGEST, index=True)
 
 
 class BackboneRow(Base):
@@ -147,3 +148,29 @@ class RunBaseRow(Base):
     version_id: Mapped[int] = mapped_column(ForeignKey(VersionRow.id), index=True)
 
     version: Mapped[VersionRow] = relationship(lazy="joined")
+
+
+class DeploymentRow(Base):
+    """A change of what is in service; rows are only added. A site of "" means everywhere.
+
+    previous: what was in service until then. restores: of a rollback, the row it went back to.
+    """
+
+    __tablename__ = "u2net_deployments"
+    __table_args__ = (Index(None, "domain", "alias", "site", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    domain: Mapped[str] = mapped_column(ForeignKey(DomainRow.name))
+    alias: Mapped[str] = mapped_column(NAME)
+    site: Mapped[str] = mapped_column(NAME)
+    version_id: Mapped[int] = mapped_column(ForeignKey(VersionRow.id), index=True)
+    previous_id: Mapped[int | None] = mapped_column(ForeignKey(VersionRow.id))
+    restores_id: Mapped[int | None] = mapped_column(ForeignKey("u2net_deployments.id"))
+    action: Mapped[str] = mapped_column(String(16))
+    forced: Mapped[bool] = mapped_column(default=False)
+    actor: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str]
+    created_at: Mapped[str] = mapped_column(TIME, default=now)
+
+    version: Mapped[VersionRow] = relationship(foreign_keys=version_id, lazy="joined")
+    previous: Mapped[VersionRow | None] = relationship(foreign_keys=previous_id, lazy="joined")

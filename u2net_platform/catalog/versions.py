@@ -10,8 +10,16 @@ from sqlalchemy.orm import Session
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
-from u2net_platform.catalog.records import NewVersion, VersionRecord
-from u2net_platform.catalog.tables import BackboneRow, PlanRow, RunRow, SpecRow, VersionRow
+from u2net_platform.catalog.records import EVERYTHING, Lineage, NewVersion, Page, VersionRecord
+from u2net_platform.catalog.tables import (
+    BackboneRow,
+    PlanRow,
+    RunBaseRow,
+    RunDomainRow,
+    RunRow,
+    SpecRow,
+    VersionRow,
+)
 from u2net_platform.errors import UnknownRecord
 
 
@@ -39,10 +47,10 @@ class Versions:
         """
         return self._database.read(lambda session: _record(find_version(session, domain, number)))
 
-    def by_backbone(self, digest: str) -> list[VersionRecord]:
+    def by_backbone(self, digest: str, page: Page = EVERYTHING) -> list[VersionRecord]:
         """All versions that share a backbone, by domain and number."""
         rows = select(VersionRow).where(VersionRow.backbone_digest == digest)
-        return self._database.read(lambda session: _records(session, rows))
+        return self._database.read(lambda session: _records(session, rows, page))
 
     def by_run(self, run_id: str) -> list[VersionRecord]:
         """All versions that a run has published, by domain and number."""
@@ -64,18 +72,70 @@ class Versions:
 
         return self._database.write(work)
 
-    def list(self, domain: str | None = None) -> list[VersionRecord]:
+    def that_saw(self, data_digest: str, page: Page = EVERYTHING) -> list[Lineage]:
+        """Versions whose weights learned from a data set: by their own run, or by one whose
+        version they started from. `data_digest` may be the beginning of a digest."""
+        directly = select(RunDomainRow.run_id).where(
+            RunDomainRow.data_digest.startswith(data_digest, autoescape=True)
+        )
+        # Runs that start from a version of such a run see the data through its weights.
+        runs = directly.cte("runs", recursive=True)
+        runs = runs.union(
+            select(RunBaseRow.run_id)
+            .join(VersionRow, VersionRow.id == RunBaseRow.version_id)
+            .join(runs, runs.c.run_id == VersionRow.run_id)
+        )
+        rows = (
+            select(
+                VersionRow.domain,
+                VersionRow.number,
+                VersionRow.run_id,
+                VersionRow.backbone_digest,
+                VersionRow.created_at,
+                VersionRow.run_id.in_(directly),
+            )
+            .where(VersionRow.run_id.in_(select(runs.c.run_id)))
+            .order_by(VersionRow.domain, VersionRow.number)
+        )
+        part = rows.limit(page.limit).offset(page.offset)
+        found = self._database.read(lambda session: session.execute(part).all())
+        return [
+            Lineage(
+                version=f"{domain}:{number}",
+                run_id=run_id,
+                backbone_digest=backbone,
+                directly=bool(direct),
+                created_at=created_at,  # type: ignore[arg-type]  # pydantic reads the ISO text
+            )
+            for domain, number, run_id, backbone, created_at, direct in found
+        ]
+
+    def digests_of_files(self) -> set[str]:
+        """Of every file in the store of weights that a version needs."""
+
+        def query(session: Session) -> set[str]:
+            columns = VersionRow.backbone_digest, VersionRow.domain_digest, VersionRow.probe
+            digests: set[str] = set()
+            for backbone, domain, probe in session.execute(select(*columns)):
+                digests |= {backbone, domain} | ({probe["input"]} if probe else set())
+            return digests
+
+        return self._database.read(query)
+
+    def list(self, domain: str | None = None, page: Page = EVERYTHING) -> list[VersionRecord]:
         """Versions by domain and number.
 
         Raises:
             UnknownDomain
         """
+        rows = select(VersionRow)
+        if domain is not None:
+            rows = rows.where(VersionRow.domain == domain)
 
         def query(session: Session) -> list[VersionRecord]:
-            if domain is None:
-                return _records(session, select(VersionRow))
-            find_domain(session, domain)
-            return _records(session, select(VersionRow).where(VersionRow.domain == domain))
+            if domain is not None:
+                find_domain(session, domain)
+            return _records(session, rows, page)
 
         return self._database.read(query)
 
@@ -127,8 +187,11 @@ def _backbone(session: Session, new: NewVersion) -> BackboneRow:
     )
 
 
-def _records(session: Session, rows: Select[VersionRow]) -> list[VersionRecord]:
-    ordered = rows.order_by(VersionRow.domain, VersionRow.number)
+def _records(
+    session: Session, rows: Select[VersionRow], page: Page = EVERYTHING
+) -> list[VersionRecord]:
+    part = rows.limit(page.limit).offset(page.offset)
+    ordered = part.order_by(VersionRow.domain, VersionRow.number)
     return [_record(row) for row in session.scalars(ordered)]
 
 

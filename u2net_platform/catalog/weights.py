@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ class WeightStore:
         path = self.path(digest)
         if not path.exists() or digest_of_file(path) != digest:
             write_bytes(path, content)
+        else:
+            os.utime(path)  # so that it is not garbage before its version has a row
         return digest
 
     def get(self, digest: str) -> dict[str, Tensor]:

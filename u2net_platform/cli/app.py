@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from u2net_platform.cli import catalog, demo, domain, info, model, predict, study, train
+from u2net_platform.cli import catalog, demo, deployment, domain, info, model, predict, study, train
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -25,6 +25,10 @@ app.command()(study.study)
 app.command()(predict.predict)
 app.command()(predict.evaluate)
 app.add_typer(model.app, name="model")
+model.app.command()(deployment.deploy)
+model.app.command()(deployment.rollback)
+model.app.command()(deployment.promote)
+model.app.command()(deployment.history)
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)

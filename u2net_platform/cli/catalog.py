@@ -1,17 +1,31 @@
-"""`u2net catalog`: the database's own upkeep."""
+"""`u2net catalog`: questions about what is in service, and the database's own upkeep."""
 
 from __future__ import annotations
 
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-from u2net_platform.cli.output import Json, emit
+from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, tell_of_more
 
-app = typer.Typer(help="The catalog's database.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.catalog.records import Page
 
+app = typer.Typer(help="The catalog: questions to it, and its upkeep.", no_args_is_help=True)
+query = typer.Typer(help="Questions to the catalog.", no_args_is_help=True)
+app.add_typer(query, name="query")
 
-@app.callback()
-def catalog() -> None:
-    """The catalog's database."""
+DEPLOYED = {
+    "domain": lambda one: one.slot.domain,
+    "as": lambda one: one.slot.alias,
+    "site": lambda one: one.slot.site or "everywhere",
+    "version": lambda one: one.version + (" (forced)" if one.forced else ""),
+    "backbone": lambda one: one.backbone_digest[:12],
+    "since": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+    "who": lambda one: one.actor,
+}
 
 
 @app.command()
@@ -45,3 +59,128 @@ def status(_json: Json = False) -> None:
         revision,
         lambda data: f"database at revision {data.current or 'none'}, program at {data.head}",
     )
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and remove nothing.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, help="Keep what was written within so many hours.")
+    ] = 24.0,
+    _json: Json = False,
+) -> None:
+    """Remove files of weights that no version names.
+
+    \b
+    Examples:
+      u2net catalog gc --dry-run
+    """
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.collect_garbage import collect_garbage
+
+    found = collect_garbage(Settings(), dry_run, grace_hours)
+    verb = "could be removed" if dry_run else "removed"
+
+    def sentence(_: Any) -> str:
+        names = "".join(f"{one.path}\n" for one in found)
+        size = sum(one.size for one in found) / 2**20
+        return f"{names}{len(found)} files, {size:.1f} MiB, {verb}"
+
+    emit({"removed": not dry_run, "files": found}, sentence)
+
+
+@query.command()
+def deployed(
+    domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
+    alias: Annotated[str | None, typer.Option("--as", help="Only under this name.")] = None,
+    site: Annotated[str | None, typer.Option(help="Only at this site.")] = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """Which domains are in service where, in which version, on which backbone.
+
+    \b
+    Examples:
+      u2net catalog query deployed
+      u2net catalog query deployed --site north --csv
+    """
+    found = _open().deployments.current(domain, alias, site, page=_page(limit, offset))
+    tell_of_more(len(found), limit, offset)
+    emit_rows(found, DEPLOYED, csv)
+
+
+@query.command()
+def backbone(
+    version: Annotated[str, typer.Argument(help="A version on it; or its digest's beginning.")],
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """What is in service on a backbone: what would change if it were replaced.
+
+    \b
+    Examples:
+      u2net catalog query backbone heart@champion
+      u2net catalog query backbone 6e179598 --json
+    """
+    catalog = _open()
+    is_digest = re.fullmatch(r"[0-9a-f]{6,64}", version) is not None
+    digest = version if is_digest else catalog.find(version).backbone_digest
+    found = catalog.deployments.current(backbone=digest, page=_page(limit, offset))
+    tell_of_more(len(found), limit, offset)
+    emit_rows(found, DEPLOYED, csv)
+
+
+@query.command()
+def data(
+    data: Annotated[
+        str, typer.Argument(help="A data set's digest, or its beginning; or a version's own data.")
+    ],
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """Which versions learned from a data set: by their own run, or through their backbone.
+
+    \b
+    Examples:
+      u2net catalog query data heart:3
+      u2net catalog query data e8745604 --csv
+    """
+    from u2net_platform.errors import UnknownRecord
+
+    catalog = _open()
+    digest: str | None = data
+    if not re.fullmatch(r"[0-9a-f]{6,64}", data):
+        record = catalog.find(data)
+        prints = catalog.runs.get(record.run_id).fingerprints
+        digest = prints.get(record.domain, {}).get("data_digest")
+    if digest is None:
+        raise UnknownRecord(f"The run of {data} has noted no data", "Name the data by a digest.")
+    found = catalog.versions.that_saw(digest, _page(limit, offset))
+    tell_of_more(len(found), limit, offset)
+    columns = {
+        "version": lambda one: one.version,
+        "by": lambda one: "its own run" if one.directly else "what it builds on",
+        "run": lambda one: one.run_id,
+        "backbone": lambda one: one.backbone_digest[:12],
+        "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+    }
+    emit_rows(found, columns, csv)
+
+
+def _open() -> Catalog:
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.settings import Settings
+
+    return Catalog.open(Settings().database_url)
+
+
+def _page(limit: int, offset: int) -> Page:
+    from u2net_platform.catalog.records import Page
+
+    return Page(limit=limit, offset=offset)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_platform.cli.output import Commands, Json, emit, progress
+from u2net_platform.cli.output import Commands, Json, Limit, Offset, emit, progress, tell_of_more
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,8 @@ app = typer.Typer(cls=Commands, help="Published versions.", no_args_is_help=True
 @app.command("list")
 def list_versions(
     domain: Annotated[str | None, typer.Argument(help="Only this domain's.")] = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
     _json: Json = False,
 ) -> None:
     """List versions: which domain, which backbone, which run, how good.
@@ -30,12 +32,13 @@ def list_versions(
       u2net model list heart --json
     """
     from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.catalog.records import Page
     from u2net_platform.settings import Settings
 
     catalog = Catalog.open(Settings().database_url)
-    if domain is not None:
-        catalog.domains.get(domain)
-    emit(catalog.versions.list(domain), version_table)
+    versions = catalog.versions.list(domain, Page(limit=limit, offset=offset))
+    tell_of_more(len(versions), limit, offset)
+    emit(versions, version_table)
 
 
 @app.command("show")
@@ -52,10 +55,9 @@ def show(
     """
     from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.versions import parse_reference
 
     catalog = Catalog.open(Settings().database_url)
-    record = catalog.versions.get(*parse_reference(version))
+    record = catalog.find(version)
     sharing = [
         other.reference
         for other in catalog.versions.by_backbone(record.backbone_digest)
@@ -85,14 +87,13 @@ def verify_versions(
     from u2net_platform.errors import DigestMismatch
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.verify import verify
-    from u2net_platform.workflows.versions import parse_reference
 
     settings = Settings()
-    versions = Catalog.open(settings.database_url).versions
+    catalog = Catalog.open(settings.database_url)
     if version is None:
-        records = versions.list()
+        records = catalog.versions.list()
     else:
-        records = versions.by_backbone(versions.get(*parse_reference(version)).backbone_digest)
+        records = catalog.versions.by_backbone(catalog.find(version).backbone_digest)
     with progress("Verifying", len(records)) as done:
         found = verify(WeightStore(settings.weights_dir), records, done)
     faulty = [one for one in found if one.fault]

@@ -11,10 +11,11 @@ form with its findings under `data` as well.
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -26,6 +27,7 @@ from u2net_platform.errors import U2NetError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 ENVELOPE_VERSION = 1
 _JSON = "u2net.json"
@@ -41,6 +43,10 @@ def _remember_json(context: typer.Context, wanted: bool) -> bool:
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout.", callback=_remember_json)
 ]
+
+Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")]
+Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
+Offset = Annotated[int, typer.Option(min=0, help="Leave out the first so many.")]
 
 
 class Commands(TyperGroup):
@@ -79,9 +85,30 @@ def emit(
         raise typer.Exit(failure.exit_code)
 
 
+def emit_rows(
+    data: Sequence[Any], columns: Mapping[str, Callable[[Any], object]], as_csv: bool
+) -> None:
+    """Write a list on stdout as a table, as CSV, or whole as JSON where asked for.
+
+    columns: what each column is called, and what it shows of an entry.
+    """
+    if not as_csv or _json_wanted():
+        emit(data, lambda entries: _table(entries, columns))
+        return
+    writer = csv.writer(sys.stdout)
+    writer.writerow(columns)
+    writer.writerows([show(entry) for show in columns.values()] for entry in data)
+
+
 def talk(text: str) -> None:
     """Say something on stderr."""
     typer.echo(text, err=True)
+
+
+def tell_of_more(found: int, limit: int, offset: int) -> None:
+    """Where a page is full, say how the next one is had."""
+    if found == limit:
+        talk(f"{limit} shown; there may be more: --offset {offset + limit}")
 
 
 @contextmanager
@@ -99,6 +126,15 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[s
     with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(description, total=total, latest="")
         yield lambda latest: bar.update(task, advance=1, latest=latest)
+
+
+def _table(entries: Sequence[Any], columns: Mapping[str, Callable[[Any], object]]) -> Table:
+    from rich.table import Table
+
+    table = Table(*columns)
+    for entry in entries:
+        table.add_row(*(str(show(entry)) for show in columns.values()))
+    return table
 
 
 def _json_wanted() -> bool:

@@ -29,7 +29,6 @@ from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Wa
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.verify import take_probe
-from u2net_platform.workflows.versions import parse_reference
 from u2net_platform.workflows.warm_start import nearest
 
 REQUEST_FILE = "run.json"
@@ -103,7 +102,7 @@ def start(
     """
     catalog = Catalog.open(settings.database_url)
     device = choose_device(request.device)
-    base = catalog.versions.get(*parse_reference(request.base)) if request.base else None
+    base = catalog.find(request.base) if request.base else None
     if base is not None:
         request = _based_on(request, base)
     prepared = _prepare(settings, catalog, request, on_prepare)
@@ -244,14 +243,14 @@ class _Run:
         if base:
             network.load_owner(BACKBONE, store.get(base.backbone_digest))
         for name, reference in self.request.starts.items():
-            version = self.catalog.versions.get(*parse_reference(reference))
+            version = self.catalog.find(reference)
             network.start_from(name, store.get(version.domain_digest), heads=version.domain == name)
         return network
 
     def _base(self) -> VersionRecord | None:
         if self.request.base is None:
             return None
-        return self.catalog.versions.get(*parse_reference(self.request.base))
+        return self.catalog.find(self.request.base)
 
     def _publish(self, trainer: Trainer) -> tuple[VersionRecord, ...]:
         """Weights first, then rows; a domain that a killed run published already stays."""
@@ -369,7 +368,7 @@ def _starts(
         others = [one for one in latest.values() if one.domain != name]
         found = nearest(others, prepared[name].plugin.spec, prepared[name].plan)
     else:
-        found = catalog.versions.get(*parse_reference(request.warm_start))
+        found = catalog.find(request.warm_start)
     return {name: found.reference} if found else {}
 
 

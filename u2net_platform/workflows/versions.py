@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,15 +13,13 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import DomainError, IncompatibleParts, UnknownRecord
+from u2net_platform.errors import DomainError, IncompatibleParts
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
 from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import load_added
-
-REFERENCE = re.compile(r"(?P<name>[a-z][a-z0-9_-]*)(:(?P<number>[1-9]\d*))?")
 
 
 @dataclass(frozen=True)
@@ -35,20 +32,6 @@ class LoadedVersion:
     plan: Plan
 
 
-def parse_reference(reference: str) -> tuple[str, int | None]:
-    """`heart:3` as name and number; the number of `heart` is None, which means the latest.
-
-    Raises:
-        UnknownRecord: the text names no version.
-    """
-    match = REFERENCE.fullmatch(reference)
-    if not match:
-        raise UnknownRecord(
-            f"{reference!r} names no version", "Write a domain, as heart, or a version, as heart:3."
-        )
-    return match["name"], int(match["number"]) if match["number"] else None
-
-
 def load_predictor(settings: Settings, reference: str, device: torch.device) -> LoadedVersion:
     """Put a version together from catalog, weights and, where it was made with hooks, its plugin.
 
@@ -58,7 +41,7 @@ def load_predictor(settings: Settings, reference: str, device: torch.device) -> 
         IncompatibleParts: they do not fit together, or the plugin's code is not the version's.
     """
     catalog = Catalog.open(settings.database_url)
-    record = catalog.versions.get(*parse_reference(reference))
+    record = catalog.find(reference)
     plugin = _plugin(settings, catalog, record)
     plan = Plan.model_validate(record.plan)
     network = load_network(WeightStore(settings.weights_dir), record)

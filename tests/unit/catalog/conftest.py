@@ -1,12 +1,17 @@
-"""A fresh catalog, and what is needed to publish in it."""
+"""A fresh catalog on SQLite and on PostgreSQL, and what is needed to publish in it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pgserver
 import pytest
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, RunRecord
@@ -14,13 +19,38 @@ from u2net_platform.catalog.records import NewVersion, RunRecord
 SPEC = {"name": "heart", "channels": ["MR"], "labels": [{"name": "left atrium", "values": [1]}]}
 
 
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server that is started for these tests, and ends with them."""
+    server = pgserver.get_server(tempfile.mkdtemp(prefix="u2net-postgresql-"), "delete")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def sqlite(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/home/catalog.db"
+
+
+@pytest.fixture(params=["SQLite", "PostgreSQL"])
+def url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database of its own, on each of the systems."""
+    if request.param == "SQLite":
+        yield request.getfixturevalue("sqlite")
+        return
+    server = make_url(request.getfixturevalue("postgresql"))
+    name = f"catalog_{uuid.uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with engine.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @pytest.fixture
 def catalog(url: str) -> Catalog:
+    Catalog.upgrade(url)  # only SQLite's are made ready when they are opened
     return Catalog.open(url)
 
 

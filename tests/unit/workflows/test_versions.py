@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.errors import DigestMismatch, IncompatibleParts, UnknownRecord
-from u2net_platform.workflows.versions import load_predictor, parse_reference
+from u2net_platform.errors import DigestMismatch, IncompatibleParts
+from u2net_platform.workflows.versions import load_predictor
 
 CPU = torch.device("cpu")
 
@@ -13,19 +13,6 @@ CPU = torch.device("cpu")
 def rename_organ(folder: Path) -> None:
     spec = folder / "domain.toml"
     spec.write_text(spec.read_text().replace("organ", "other"))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("heart", ("heart", None)), ("left-lung_2:13", ("left-lung_2", 13))]
-)
-def test_a_reference_is_a_name_and_perhaps_a_number(text, expected) -> None:
-    assert parse_reference(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "heart:", "heart:0", "heart:x", "heart:1:2", "../heart"])
-def test_what_names_no_version_is_refused(text) -> None:
-    with pytest.raises(UnknownRecord, match="names no version"):
-        parse_reference(text)
 
 
 def test_a_version_predicts_what_the_network_it_was_published_from_did(

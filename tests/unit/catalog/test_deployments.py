@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import NewVersion, Page, RunRecord, Slot
+from u2net_platform.errors import NotEvaluated, NothingToRollBack, UnknownDomain, UnknownRecord
+
+HEART = Slot(domain="heart")
+NORTH = Slot(domain="heart", site="north")
+EVALUATED = {"test": {"overall": {"dice": 0.9}, "classes": {}}}
+PROCESSES, EACH = 8, 125
+
+
+@pytest.fixture
+def five(trained: Catalog, new_version: Callable[..., NewVersion]) -> Catalog:
+    """heart:1 to heart:5 on two backbones, of which the last was never evaluated."""
+    for k in range(5):
+        backbone, metrics = "bbbcc"[k] * 64, EVALUATED if k < 4 else {}
+        trained.versions.publish(new_version(backbone_digest=backbone, metrics=metrics))
+    return trained
+
+
+def test_what_was_deployed_last_is_in_service(five: Catalog) -> None:
+    for number in (1, 3):
+        done = five.deployments.deploy(HEART, number, "ann", "better")
+    assert (done.version, done.previous, done.actor, done.reason) == (
+        "heart:3",
+        "heart:1",
+        "ann",
+        "better",
+    )
+    assert five.deployments.in_service(HEART) == done
+    assert five.find("heart@champion").reference == "heart:3"
+    assert five.find("heart").reference == "heart:5"
+
+
+def test_a_version_in_service_is_not_deployed_again(five: Catalog) -> None:
+    first = five.deployments.deploy(HEART, 1, "ann")
+    assert five.deployments.deploy(HEART, 1, "bob") == first
+    assert len(five.deployments.history()) == 1
+
+
+def test_a_site_has_its_own_or_what_is_everywhere(five: Catalog) -> None:
+    five.deployments.deploy(HEART, 1, "ann")
+    assert five.find("heart@champion/north").number == 1
+    five.deployments.deploy(NORTH, 2, "ann")
+    assert five.find("heart@champion/north").number == 2
+    assert five.find("heart@champion/south").number == 1
+    assert five.find("heart@champion").number == 1
+
+
+def test_rollback_goes_back_step_by_step(five: Catalog) -> None:
+    for number in (1, 2, 3):
+        five.deployments.deploy(HEART, number, "ann")
+    back = [five.deployments.rollback(HEART, "bob", "worse").version for _ in range(2)]
+    assert back == ["heart:2", "heart:1"]
+    with pytest.raises(NothingToRollBack, match="heart@champion"):
+        five.deployments.rollback(HEART, "bob")
+    five.deployments.deploy(HEART, 4, "ann")
+    # What was in service before heart:4 was heart:1, whatever had been tried in between.
+    assert five.deployments.rollback(HEART, "bob").version == "heart:1"
+    history = five.deployments.history("heart")
+    assert [(one.action, one.previous, one.version) for one in history] == [
+        ("rollback", "heart:4", "heart:1"),
+        ("deploy", "heart:1", "heart:4"),
+        ("rollback", "heart:2", "heart:1"),
+        ("rollback", "heart:3", "heart:2"),
+        ("deploy", "heart:2", "heart:3"),
+        ("deploy", "heart:1", "heart:2"),
+        ("deploy", None, "heart:1"),
+    ]
+
+
+def test_only_an_evaluated_version_is_deployed_and_a_forced_one_is_marked(five: Catalog) -> None:
+    with pytest.raises(NotEvaluated, match="heart:5") as caught:
+        five.deployments.deploy(HEART, 5, "ann")
+    assert "u2net evaluate heart:5" in caught.value.hint
+    assert five.deployments.history() == []
+    assert five.deployments.deploy(HEART, 5, "ann", force=True).forced
+    assert not five.deployments.deploy(HEART, 4, "ann", force=True).forced
+    assert five.deployments.rollback(HEART, "ann").forced
+
+
+def test_what_is_not_there_is_named(five: Catalog) -> None:
+    with pytest.raises(UnknownDomain, match="spleen"):
+        five.deployments.deploy(Slot(domain="spleen"), 1, "ann")
+    with pytest.raises(UnknownRecord, match="version 9"):
+        five.deployments.deploy(HEART, 9, "ann")
+    with pytest.raises(UnknownRecord, match="heart@champion/north"):
+        five.deployments.in_service(NORTH)
+    with pytest.raises(NothingToRollBack):
+        five.deployments.rollback(HEART, "ann")
+    five.deployments.deploy(HEART, 1, "ann")
+    with pytest.raises(NothingToRollBack):
+        five.deployments.rollback(HEART, "ann")
+
+
+def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(
+    five: Catalog, new_version: Callable[..., NewVersion]
+) -> None:
+    five.versions.publish(new_version(domain="liver", metrics=EVALUATED))
+    slots = [HEART, NORTH, Slot(domain="heart", alias="trial"), Slot(domain="liver")]
+    for slot, number in zip(slots, (1, 4, 2, 1), strict=True):
+        five.deployments.deploy(slot, number, "ann")
+    five.deployments.deploy(HEART, 3, "ann")
+
+    def found(**wanted: Any) -> list[str]:
+        return [f"{one.slot}={one.version}" for one in five.deployments.current(**wanted)]
+
+    everything = [
+        "heart@champion=heart:3",
+        "heart@champion/north=heart:4",
+        "heart@trial=heart:2",
+        "liver@champion=liver:1",
+    ]
+    assert found() == everything
+    assert found(domain="liver") == everything[3:]
+    assert found(site="north") == everything[1:2]
+    assert found(alias="trial") == everything[2:3]
+    assert found(backbone="b" * 8) == [everything[0], *everything[2:]]
+    assert found(page=Page(limit=2, offset=1)) == everything[1:3]
+
+
+def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_them(
+    trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
+) -> None:
+    def run(name: str, domain: str, data: str, base: str | None) -> None:
+        prints = {domain: {"data_digest": data * 64}}
+        trained.runs.create(
+            new_run(id=name, domains=(domain,), fingerprints=prints, base_version=base)
+        )
+        trained.versions.publish(new_version(domain=domain, run_id=name))
+
+    run("first", "heart", "1", None)
+    run("adapted", "liver", "2", "heart:1")
+    run("again", "liver", "3", "liver:1")
+    run("apart", "heart", "4", None)
+
+    def saw(digest: str, **page: int) -> list[tuple[str, bool]]:
+        lineage = trained.versions.that_saw(digest, Page(**page))
+        return [(one.version, one.directly) for one in lineage]
+
+    assert saw("1111") == [("heart:1", True), ("liver:1", False), ("liver:2", False)]
+    assert saw("2" * 64) == [("liver:1", True), ("liver:2", False)]
+    assert saw("4") == [("heart:2", True)]
+    assert saw("%") == []
+    assert saw("1", limit=1, offset=1) == [("liver:1", False)]
+
+
+def publish_and_deploy(url: str, version: NewVersion, worker: int) -> None:
+    catalog = Catalog.open(url)
+    for k in range(EACH):
+        number = catalog.versions.publish(version).number
+        catalog.deployments.deploy(HEART, number, f"worker {worker}")
+        if k % 5 == 4:
+            catalog.deployments.rollback(HEART, f"worker {worker}")
+
+
+def test_processes_that_publish_deploy_and_roll_back_at_once_leave_a_consistent_history(
+    trained: Catalog, new_version: Callable[..., NewVersion], url: str
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    version = new_version(metrics=EVALUATED)
+    workers = [
+        context.Process(target=publish_and_deploy, args=(url, version, worker))
+        for worker in range(PROCESSES)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * PROCESSES
+
+    numbers = [version.number for version in trained.versions.list("heart")]
+    assert numbers == list(range(1, PROCESSES * EACH + 1))
+    history = trained.deployments.history("heart")[::-1]
+    assert len(history) == PROCESSES * (EACH + EACH // 5)
+    assert [one.previous for one in history] == [None, *(one.version for one in history[:-1])]
+    service = []  # what the same changes, one after the other, would have left
+    for one in history:
+        if one.action == "deploy":
+            service.append(one.version)
+        else:
+            service.pop()
+        assert one.version == service[-1]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.cli.app import app
+
+SCORES = {"overall": {"dice": 0.9}, "classes": {}}
+
+
+@pytest.fixture
+def u2net(settings, publish_bright, monkeypatch):
+    """Call the command line on a home with bright:1 to bright:3, of which two are evaluated."""
+    monkeypatch.setenv("U2NET_HOME", str(settings.home))
+    for number in (1, 2, 3):
+        publish_bright()
+        if number < 3:
+            metrics = {"test": SCORES}
+            Catalog.open(settings.database_url).versions.add_metrics("bright", number, metrics)
+
+    def call(*arguments: str, exit_code: int = 0) -> str:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == exit_code, result.output
+        return result.stdout if exit_code == 0 or "--json" in arguments else result.stderr
+
+    return call
+
+
+def data(text: str) -> Any:
+    return json.loads(text)["data"]
+
+
+def test_a_version_goes_into_service_and_back_in_one_step(u2net) -> None:
+    assert "bright:1 is in service as bright@champion\n" in u2net("model", "deploy", "bright:1")
+    done = u2net("model", "deploy", "bright:2", "--reason", "better", "--by", "ann")
+    assert "bright:2 is in service as bright@champion, in place of bright:1" in done
+    assert data(u2net("model", "show", "bright@champion", "--json"))["version"]["number"] == 2
+    back = data(u2net("model", "rollback", "bright", "--by", "bob", "--reason", "worse", "--json"))
+    assert (back["version"], back["previous"]) == ("bright:1", "bright:2")
+    rows = list(csv.DictReader(io.StringIO(u2net("model", "history", "bright", "--csv"))))
+    assert [(row["who"], row["why"], row["from"], row["to"]) for row in rows[:2]] == [
+        ("bob", "worse", "bright:2", "bright:1"),
+        ("ann", "better", "bright:1", "bright:2"),
+    ]
+
+
+def test_one_that_was_never_evaluated_is_refused_or_marked(u2net) -> None:
+    assert "NotEvaluated" in u2net("model", "deploy", "bright:3", exit_code=6)
+    forced = u2net("model", "deploy", "bright:3", "--force")
+    assert "it was never evaluated" in forced
+    assert "bright:3 (forced)" in u2net("catalog", "query", "deployed")
+
+
+def test_promotion_says_which_condition_does_not_hold(u2net) -> None:
+    rule = ("model", "promote", "bright:2", "--if")
+    refused = json.loads(u2net(*rule, "dice > 0.95", "--json", exit_code=6))
+    assert refused["error_code"] == "RuleNotMet"
+    assert "dice > 0.95 does not hold (0.9)" in refused["message"]
+    assert data(u2net(*rule, "dice >= 0.9", "--json"))["version"] == "bright:2"
+
+
+def test_queries_answer_what_is_where_and_what_hangs_together(u2net) -> None:
+    u2net("model", "deploy", "bright:1")
+    u2net("model", "deploy", "bright:2", "--site", "north", "--as", "trial")
+    deployed = data(u2net("catalog", "query", "deployed", "--json"))
+    assert [(one["slot"]["site"], one["version"]) for one in deployed] == [
+        (None, "bright:1"),
+        ("north", "bright:2"),
+    ]
+    assert [
+        one["version"]
+        for one in data(u2net("catalog", "query", "deployed", "--site", "north", "--json"))
+    ] == ["bright:2"]
+    for named in ("bright:3", deployed[0]["backbone_digest"][:10]):
+        assert len(data(u2net("catalog", "query", "backbone", named, "--json"))) == 2
+    page = CliRunner().invoke(app, ["catalog", "query", "deployed", "--limit", "1"])
+    assert "--offset 1" in page.stderr
+
+
+def test_lineage_is_asked_by_a_version_or_by_a_digest(u2net) -> None:
+    found = data(u2net("catalog", "query", "data", "e" * 8, "--json"))
+    assert [one["version"] for one in found] == ["bright:1", "bright:2", "bright:3"]
+    assert found == data(u2net("catalog", "query", "data", "bright:2", "--json"))
+    assert data(u2net("catalog", "query", "data", "abcdef", "--json")) == []
+
+
+def test_gc_tells_what_it_would_remove(u2net, settings) -> None:
+    stray = settings.weights_dir / f"{'0' * 64}.safetensors"
+    stray.write_bytes(b"1" * 2048)
+    command = ("catalog", "gc", "--grace-hours", "0")
+    assert "1 files, 0.0 MiB, could be removed" in u2net(*command, "--dry-run")
+    assert stray.exists()
+    assert re.search(rf"{stray.name}\n1 files", u2net(*command).replace("\n/", "/"))
+    assert not stray.exists()

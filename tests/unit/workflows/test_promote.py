@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import Slot
+from u2net_platform.errors import InvalidRule, NotEvaluated, RuleNotMet
+from u2net_platform.workflows.promote import promote
+
+SLOT = Slot(domain="bright")
+
+
+def scores(dice: float, hd95_mm: float | None) -> dict[str, object]:
+    overall = {"dice": dice, "hd95_mm": hd95_mm, "surface_dice": 0.5}
+    return {"test": {"overall": overall, "classes": {"organ": overall}}}
+
+
+@pytest.fixture
+def catalog(settings, publish_bright) -> Catalog:
+    """bright:1 with Dice 0.9, bright:2 with 0.95 but no HD95, bright:3 never evaluated."""
+    catalog = Catalog.open(settings.database_url)
+    for metrics in (scores(0.9, 3), scores(0.95, None)):
+        record = publish_bright()
+        catalog.versions.add_metrics("bright", record.number, metrics)
+    publish_bright()
+    return catalog
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "dice >= 0.9",
+        "dice<=0.9 and dice > 0.1",
+        "organ.hd95_mm < 3.5",
+        "surface_dice >= current",
+        "organ.dice > 0.8 and hd95_mm <= 3",
+    ],
+)
+def test_a_version_that_meets_the_rule_goes_into_service(catalog: Catalog, rule: str) -> None:
+    done = promote(catalog, catalog.find("bright:1"), SLOT, rule, "ann")
+    assert (done.version, done.reason) == ("bright:1", f"promoted: {rule}")
+
+
+@pytest.mark.parametrize("rule", ["dice > 0.9", "dice >= 0.9 and hd95_mm < 3", "organ.dice < 0.5"])
+def test_one_that_does_not_stays_out_and_the_score_is_told(catalog: Catalog, rule: str) -> None:
+    broken = rule.rpartition(" and ")[2]
+    with pytest.raises(RuleNotMet, match=rf"{broken} does not hold \((0.9|3)\)"):
+        promote(catalog, catalog.find("bright:1"), SLOT, rule, "ann")
+    assert catalog.deployments.history() == []
+
+
+def test_it_is_held_against_what_is_in_service(catalog: Catalog) -> None:
+    promote(catalog, catalog.find("bright:2"), SLOT, "dice > current", "ann")  # nothing is there
+    with pytest.raises(RuleNotMet, match=r"\(0\.9\)"):
+        promote(catalog, catalog.find("bright:1"), SLOT, "dice > current", "ann")
+    assert catalog.find("bright@champion").number == 2
+
+
+def test_a_score_that_is_missing_meets_no_rule(catalog: Catalog) -> None:
+    with pytest.raises(RuleNotMet, match="no score"):
+        promote(catalog, catalog.find("bright:2"), SLOT, "hd95_mm < 100", "ann")
+
+
+def test_a_version_that_was_never_evaluated_is_not_promoted(catalog: Catalog) -> None:
+    with pytest.raises(NotEvaluated):
+        promote(catalog, catalog.find("bright:3"), SLOT, "dice >= 0", "ann")
+
+
+@pytest.mark.parametrize(
+    "rule", ["", "dice", "dice >= x", "speed > 1", "dice >= 0.9 or dice < 1", "spleen.dice > 0"]
+)
+def test_a_rule_that_cannot_be_read_is_named(catalog: Catalog, rule: str) -> None:
+    with pytest.raises(InvalidRule):
+        promote(catalog, catalog.find("bright:1"), SLOT, rule, "ann")

@@ -1,0 +1,233 @@
+"""Which version is in service under which alias, at which site; every change is kept.
+
+Rows are only ever added. The newest of a slot (domain, alias, site) is what is in service.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.domains import find_domain
+from u2net_platform.catalog.records import EVERYTHING, DeploymentRecord, Page, Slot
+from u2net_platform.catalog.tables import DeploymentRow, VersionRow
+from u2net_platform.catalog.versions import find_version
+from u2net_platform.errors import NotEvaluated, NothingToRollBack, UnknownRecord
+
+EVERYWHERE = ""  # a site's name in the table; NULL would be unequal to itself
+
+
+class Deployments:
+    """Changes of what is in service, and queries about it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def deploy(
+        self,
+        slot: Slot,
+        number: int,
+        actor: str,
+        reason: str = "",
+        force: bool = False,
+    ) -> DeploymentRecord:
+        """Put a version of the slot's domain into service. What is there already stays as it is.
+
+        Raises:
+            UnknownDomain, UnknownRecord: there is no such version.
+            NotEvaluated: it has no test scores, and `force` is not given.
+        """
+
+        def work(session: Session) -> DeploymentRecord:
+            # The domain's row is held, so that changes of a slot come one after the other.
+            find_domain(session, slot.domain, hold=True)
+            version = find_version(session, slot.domain, number)
+            evaluated = "test" in version.metrics
+            if not evaluated and not force:
+                raise NotEvaluated(
+                    f"{slot.domain}:{number} was never evaluated on its test cases",
+                    f"Evaluate it: u2net evaluate {slot.domain}:{number}; or deploy it as it is, "
+                    "marked: --force",
+                )
+            before = _newest(session, slot)
+            if before is not None and before.version_id == version.id:
+                return _record(before)
+            row = _row(slot, version, before, "deploy", actor, reason)
+            row.forced = not evaluated
+            return _added(session, row)
+
+        return self._database.write(work)
+
+    def rollback(self, slot: Slot, actor: str, reason: str = "") -> DeploymentRecord:
+        """Put back what was in service before; again, and it is what was there before that.
+
+        Raises:
+            UnknownDomain
+            NothingToRollBack: nothing was in service before.
+        """
+
+        def work(session: Session) -> DeploymentRecord:
+            find_domain(session, slot.domain, hold=True)
+            newest = _newest(session, slot)
+            target = _before(session, slot, newest) if newest else None
+            if newest is None or target is None:
+                raise NothingToRollBack(
+                    f"Nothing was in service as {slot} before",
+                    "See its history: u2net model history; or deploy another version.",
+                )
+            row = _row(slot, target.version, newest, "rollback", actor, reason)
+            row.forced, row.restores_id = target.forced, target.id
+            return _added(session, row)
+
+        return self._database.write(work)
+
+    def in_service(self, slot: Slot) -> DeploymentRecord:
+        """What is in service at a site; where it has nothing of its own, what is everywhere.
+
+        Raises:
+            UnknownDomain, UnknownRecord
+        """
+
+        def query(session: Session) -> DeploymentRecord:
+            find_domain(session, slot.domain)
+            row = _newest(session, slot)
+            if row is None and slot.site:
+                row = _newest(session, Slot(domain=slot.domain, alias=slot.alias))
+            if row is None:
+                raise UnknownRecord(
+                    f"Nothing is in service as {slot}",
+                    f"Deploy a version: u2net model deploy {slot.domain}:N --as {slot.alias}",
+                )
+            return _record(row)
+
+        return self._database.read(query)
+
+    def current(
+        self,
+        domain: str | None = None,
+        alias: str | None = None,
+        site: str | None = None,
+        backbone: str | None = None,
+        page: Page = EVERYTHING,
+    ) -> list[DeploymentRecord]:
+        """What is in service, by domain, alias and site; `backbone` is a digest or its beginning.
+
+        Raises:
+            UnknownDomain
+        """
+        newest = (
+            select(func.max(DeploymentRow.id))
+            .group_by(DeploymentRow.domain, DeploymentRow.alias, DeploymentRow.site)
+            .scalar_subquery()
+        )
+        rows = select(DeploymentRow).where(DeploymentRow.id.in_(newest))
+        if backbone is not None:
+            rows = rows.join(DeploymentRow.version).where(
+                VersionRow.backbone_digest.startswith(backbone, autoescape=True)
+            )
+        rows = rows.order_by(DeploymentRow.domain, DeploymentRow.alias, DeploymentRow.site)
+        return self._list(rows, domain, alias, site, page)
+
+    def history(
+        self,
+        domain: str | None = None,
+        alias: str | None = None,
+        site: str | None = None,
+        page: Page = EVERYTHING,
+    ) -> list[DeploymentRecord]:
+        """All changes, the latest first.
+
+        Raises:
+            UnknownDomain
+        """
+        rows = select(DeploymentRow).order_by(DeploymentRow.id.desc())
+        return self._list(rows, domain, alias, site, page)
+
+    def _list(
+        self,
+        rows: Select[DeploymentRow],
+        domain: str | None,
+        alias: str | None,
+        site: str | None,
+        page: Page,
+    ) -> list[DeploymentRecord]:
+        wanted: dict[str, Any] = {"domain": domain, "alias": alias, "site": site}
+        rows = rows.filter_by(**{key: text for key, text in wanted.items() if text is not None})
+
+        part = rows.limit(page.limit).offset(page.offset)
+
+        def query(session: Session) -> list[DeploymentRecord]:
+            if domain is not None:
+                find_domain(session, domain)
+            return [_record(row) for row in session.scalars(part)]
+
+        return self._database.read(query)
+
+
+def _newest(session: Session, slot: Slot) -> DeploymentRow | None:
+    return session.scalars(_of(slot).order_by(DeploymentRow.id.desc()).limit(1)).first()
+
+
+def _before(session: Session, slot: Slot, row: DeploymentRow) -> DeploymentRow | None:
+    """The deployment that was in service before this one came; a rollback stands for the one that
+    it has restored."""
+    earlier = (
+        _of(slot)
+        .where(DeploymentRow.id < (row.restores_id or row.id))
+        .order_by(DeploymentRow.id.desc())
+        .limit(1)
+    )
+    found = session.scalars(earlier).first()
+    if found is not None and found.restores_id is not None:
+        return session.get(DeploymentRow, found.restores_id)
+    return found
+
+
+def _of(slot: Slot) -> Select[DeploymentRow]:
+    return select(DeploymentRow).filter_by(
+        domain=slot.domain, alias=slot.alias, site=slot.site or EVERYWHERE
+    )
+
+
+def _row(
+    slot: Slot,
+    version: VersionRow,
+    before: DeploymentRow | None,
+    action: str,
+    actor: str,
+    reason: str,
+) -> DeploymentRow:
+    return DeploymentRow(
+        domain=slot.domain,
+        alias=slot.alias,
+        site=slot.site or EVERYWHERE,
+        version=version,
+        previous=before.version if before else None,
+        action=action,
+        actor=actor,
+        reason=reason,
+    )
+
+
+def _added(session: Session, row: DeploymentRow) -> DeploymentRecord:
+    session.add(row)
+    session.flush()
+    return _record(row)
+
+
+def _record(row: DeploymentRow) -> DeploymentRecord:
+    return DeploymentRecord(
+        id=row.id,
+        slot=Slot(domain=row.domain, alias=row.alias, site=row.site or None),
+        version=f"{row.domain}:{row.version.number}",
+        previous=f"{row.domain}:{row.previous.number}" if row.previous else None,
+        backbone_digest=row.version.backbone_digest,
+        action=row.action,  # type: ignore[arg-type]  # pydantic checks it
+        forced=row.forced,
+        actor=row.actor,
+        reason=row.reason,
+        created_at=row.created_at,  # type: ignore[arg-type]  # pydantic reads the ISO text
+    )

@@ -1,0 +1,154 @@
+"""`u2net model deploy`, `rollback`, `promote`, `history`: what is in service, and what was."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, tell_of_more
+
+if TYPE_CHECKING:
+    from u2net_platform.catalog.records import DeploymentRecord
+
+Domain = Annotated[str, typer.Argument(help="A domain.")]
+Version = Annotated[str, typer.Argument(help="A version, as heart:3; a domain means its newest.")]
+Alias = Annotated[str, typer.Option("--as", help="Under which name it is in service.")]
+Site = Annotated[str | None, typer.Option(help="At this site alone; else everywhere.")]
+By = Annotated[str | None, typer.Option(help="Who does this; else the user of this machine.")]
+Reason = Annotated[str, typer.Option(help="Why, for the history.")]
+
+
+def deploy(
+    version: Version,
+    alias: Alias = "champion",
+    site: Site = None,
+    reason: Reason = "",
+    by: By = None,
+    force: Annotated[bool, typer.Option("--force", help="Also if never evaluated.")] = False,
+    _json: Json = False,
+) -> None:
+    """Put a version into service under an alias. It has to be evaluated on its test cases.
+
+    \b
+    Examples:
+      u2net model deploy heart:3
+      u2net model deploy heart:3 --as challenger --site north --reason "trial of May"
+      u2net predict heart@champion scan.nii.gz --output labels.nii.gz
+    """
+    catalog = _catalog()
+    record = catalog.find(version)
+    slot = _slot(record.domain, alias, site)
+    done = catalog.deployments.deploy(slot, record.number, _actor(by), reason, force)
+    emit(done, _sentence)
+
+
+def rollback(
+    domain: Domain,
+    alias: Alias = "champion",
+    site: Site = None,
+    reason: Reason = "",
+    by: By = None,
+    _json: Json = False,
+) -> None:
+    """Put back the version that was in service before.
+
+    \b
+    Examples:
+      u2net model rollback heart
+      u2net model rollback heart --site north --reason "misses small atria"
+    """
+    slot = _slot(domain, alias, site)
+    emit(_catalog().deployments.rollback(slot, _actor(by), reason), _sentence)
+
+
+def promote(
+    version: Version,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--if",
+            help="Conditions on its test scores, joined by `and`: dice, hd95_mm or surface_dice, "
+            "of one class as posterior.dice; `current` is the score of what is in service.",
+        ),
+    ],
+    alias: Alias = "champion",
+    site: Site = None,
+    by: By = None,
+    _json: Json = False,
+) -> None:
+    """Deploy a version if its test scores meet a rule; else end with code 6, and say which do not.
+
+    \b
+    Examples:
+      u2net model promote heart:3 --if "dice >= 0.9"
+      u2net model promote hippocampus --if "dice >= current and posterior.hd95_mm < 3"
+    """
+    from u2net_platform.workflows.promote import promote as promote_if
+
+    catalog = _catalog()
+    record = catalog.find(version)
+    slot = _slot(record.domain, alias, site)
+    emit(promote_if(catalog, record, slot, rule, _actor(by)), _sentence)
+
+
+def history(
+    domain: Annotated[str | None, typer.Argument(help="Only this domain's.")] = None,
+    alias: Annotated[str | None, typer.Option("--as", help="Only under this name.")] = None,
+    site: Annotated[str | None, typer.Option(help="Only at this site.")] = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """List all changes of what is in service: who, when, why, from which version, to which.
+
+    \b
+    Examples:
+      u2net model history heart
+      u2net model history --site north --csv
+    """
+    from u2net_platform.catalog.records import Page
+
+    page = Page(limit=limit, offset=offset)
+    changes = _catalog().deployments.history(domain, alias, site, page)
+    tell_of_more(len(changes), limit, offset)
+    columns = {
+        "when": lambda one: f"{one.created_at:%Y-%m-%d %H:%M:%S}",
+        "slot": lambda one: one.slot,
+        "action": lambda one: one.action + (" (forced)" if one.forced else ""),
+        "from": lambda one: one.previous or "-",
+        "to": lambda one: one.version,
+        "who": lambda one: one.actor,
+        "why": lambda one: one.reason or "-",
+    }
+    emit_rows(changes, columns, csv)
+
+
+def _catalog() -> Any:
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.settings import Settings
+
+    return Catalog.open(Settings().database_url)
+
+
+def _slot(domain: str, alias: str, site: str | None) -> Any:
+    from u2net_platform.catalog.records import Slot
+
+    return Slot(domain=domain, alias=alias, site=site)
+
+
+def _actor(by: str | None) -> str:
+    if by:
+        return by
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return "unknown"
+
+
+def _sentence(done: DeploymentRecord) -> str:
+    instead = f", in place of {done.previous}" if done.previous else ""
+    marked = "; it was never evaluated" if done.forced else ""
+    return f"{done.version} is in service as {done.slot}{instead}{marked}"
