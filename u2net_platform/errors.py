@@ -18,7 +18,8 @@ command line)::
     ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
     │                        NotEvaluated · NothingToRollBack · RuleNotMet · InvalidRule
     ├── TrainingError (7)    RunBusy · NothingToResume · InvalidRecipe · Diverged · TooFewCases
-    ├── IntegrityError (8)   DigestMismatch · IncompatibleParts
+    ├── IntegrityError (8)   DigestMismatch · IncompatibleParts · BundleAltered · BundleUnsafe
+    │                        BundleSchema · BundleUntrusted · InvalidKey
     ├── DeviceError (9)      DeviceUnavailable
     └── Interrupted (130)
 """
@@ -282,6 +283,26 @@ class DigestMismatch(IntegrityError):
 
 class IncompatibleParts(IntegrityError):
     """A backbone and a domain do not fit together."""
+
+
+class BundleAltered(IntegrityError):
+    """A bundle is damaged, or is not what its own list promises."""
+
+
+class BundleUnsafe(IntegrityError):
+    """A bundle holds what no bundle holds."""
+
+
+class BundleSchema(IntegrityError):
+    """A bundle has another format than this release reads."""
+
+
+class BundleUntrusted(IntegrityError):
+    """A bundle is not signed by whom it should be."""
+
+
+class InvalidKey(IntegrityError):
+    """A file is no key of the kind that is needed."""
 
 
 class DeviceError(U2NetError):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from u2net_platform.cli import catalog, demo, deployment, domain, info, model, predict, study, train
+from u2net_platform.cli import (
+    bundle,
+    catalog,
+    demo,
+    deployment,
+    domain,
+    info,
+    model,
+    predict,
+    study,
+    train,
+)
 from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
@@ -29,6 +40,9 @@ model.app.command()(deployment.deploy)
 model.app.command()(deployment.rollback)
 model.app.command()(deployment.promote)
 model.app.command()(deployment.history)
+model.app.command()(bundle.export)
+model.app.command("import")(bundle.import_)
+model.app.command()(bundle.key)
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)

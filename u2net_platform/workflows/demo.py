@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
@@ -23,7 +22,7 @@ from u2net_platform.domains.discovery import discover, find_plugin
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import Conflict, DataError, InvalidCases, MissingFile, NotWritable
 from u2net_platform.evaluation.metrics import dice_by_class
-from u2net_platform.evaluation.pictures import SheetRow, write_sheet
+from u2net_platform.evaluation.pictures import write_sheet
 from u2net_platform.evaluation.report import Report
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
@@ -31,7 +30,7 @@ from u2net_platform.testing.phantoms import PHANTOMS, write_phantom, write_phant
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Watcher
 from u2net_platform.workflows.add_domain import add_domain, data_dir_of
-from u2net_platform.workflows.evaluate import cases_of, evaluate_cases
+from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, sheet_rows
 from u2net_platform.workflows.new_domain import write_plugin
 from u2net_platform.workflows.predict import failure_of, predict_paths
 from u2net_platform.workflows.train import Finished, Request, start
@@ -113,7 +112,7 @@ def run_demo(options: DemoOptions, narrator: Narrator) -> DemoResult:
     for version in (*trained.versions, *adapted.versions):
         loaded = load_predictor(settings, version.reference, choose_device(options.device))
         results.append(_evaluate(catalog, loaded, narrator))
-        rows += _rows(catalog, loaded)
+        rows += sheet_rows(catalog, loaded, SHEET_CASES)
     predictions = options.directory / "predictions"
     _predict(settings, catalog, adapted.versions[0], predictions, options.device, narrator)
     sheet = options.directory / "sheet.png"
@@ -284,32 +283,6 @@ def _predict(
     failure = failure_of(results)
     if failure is not None:
         raise failure
-
-
-def _rows(catalog: Catalog, loaded: LoadedVersion) -> list[SheetRow]:
-    rows = []
-    for case in cases_of(catalog, loaded.record, "test")[:SHEET_CASES]:
-        image, reference = load_case(loaded.plugin, case)
-        assert reference is not None  # test cases are labelled
-        predicted = loaded.predictor.predict_clean(image, reference.grid)
-        dice = dice_by_class(reference.array, predicted.array, loaded.plugin.spec.classes)
-        names = loaded.plugin.spec.class_names
-        scores = ", ".join(f"{names[value - 1]} {score:.2f}" for value, score in dice.items())
-        rows.append(
-            SheetRow(
-                f"{loaded.record.reference}, {case.id}: Dice {scores}",
-                _first_channel(image.array),
-                reference.array,
-                predicted.array,
-                reference.grid.spacing_zyx_mm,
-            )
-        )
-    return rows
-
-
-def _first_channel(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    first: NDArray[np.float32] = image[0]  # c z y x
-    return first
 
 
 def _curves(trained: Finished, adapted: Finished) -> Mapping[str, Sequence[tuple[int, float]]]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
@@ -16,14 +17,15 @@ from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import EmptyLabel, InvalidDataset, MissingFile
-from u2net_platform.evaluation.metrics import ClassScores, score_case
+from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
+from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import data_dir_of
 from u2net_platform.workflows.predict import named
-from u2net_platform.workflows.versions import load_predictor
+from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
 Part = Literal["test", "validation", "training", "all"]
 
@@ -42,8 +44,8 @@ def cases_of(
     names = [case.id for case in dataset.training]
     if part != "all":
         # As the run noted it: a split made anew would move once cases join the data set.
-        split = catalog.runs.get(record.run_id).fingerprints[record.domain]["split"]
-        names = split[part]
+        noted = catalog.runs.get(record.run_id).fingerprints.get(record.domain, {})
+        names = noted.get("split", {}).get(part, [])
     cases = [case for case in dataset.training if case.label and case.id in names]
     if not cases:
         raise InvalidDataset(
@@ -128,3 +130,34 @@ def _load(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolume]:
         image, reference = load_case(plugin, replace(case, label=None))
     nothing = np.zeros(image.grid.shape_zyx, np.uint8)
     return image, reference or LabelVolume(nothing, image.grid)
+
+
+def sheet_rows(catalog: Catalog, loaded: LoadedVersion, count: int) -> list[SheetRow]:
+    """The first test cases with their predictions, for a sheet of pictures.
+
+    Raises:
+        U2NetError: as `cases_of` does.
+    """
+    rows = []
+    for case in cases_of(catalog, loaded.record, "test")[:count]:
+        image, reference = load_case(loaded.plugin, case)
+        assert reference is not None  # test cases are labelled
+        predicted = loaded.predictor.predict_clean(image, reference.grid)
+        dice = dice_by_class(reference.array, predicted.array, loaded.plugin.spec.classes)
+        names = loaded.plugin.spec.class_names
+        scores = ", ".join(f"{names[value - 1]} {score:.2f}" for value, score in dice.items())
+        rows.append(
+            SheetRow(
+                f"{loaded.record.reference}, {case.id}: Dice {scores}",
+                _first_channel(image.array),
+                reference.array,
+                predicted.array,
+                reference.grid.spacing_zyx_mm,
+            )
+        )
+    return rows
+
+
+def _first_channel(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    first: NDArray[np.float32] = image[0]  # c z y x
+    return first
