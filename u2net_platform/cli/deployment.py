@@ -35,7 +35,7 @@ def deploy(
     Examples:
       u2net model deploy heart:3
       u2net model deploy heart:3 --as challenger --site north --reason "trial of May"
-      u2net predict heart@champion scan.nii.gz --output labels.nii.gz
+      u2net predict --domain heart@champion -i scan.nii.gz -o labels.nii.gz
     """
     catalog = _catalog()
     record = catalog.find(version)

@@ -43,7 +43,9 @@ def list_versions(
 
 @app.command("show")
 def show(
-    version: Annotated[str, typer.Argument(help="A domain, or a version of it: heart, heart:3.")],
+    version: Annotated[
+        str, typer.Argument(help="A domain, or a version of it: heart, heart:3, heart@champion.")
+    ],
     _json: Json = False,
 ) -> None:
     """Show the whole of a version: digests, plan, run, sites of its backbone, metrics.

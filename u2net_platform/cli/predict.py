@@ -27,7 +27,9 @@ class Part(StrEnum):
 
 
 def predict(
-    domain: Annotated[str, typer.Option(help="A domain, or a version of it: heart, heart:3.")],
+    domain: Annotated[
+        str, typer.Option(help="A domain, or a version of it: heart, heart:3, heart@champion.")
+    ],
     inputs: Annotated[
         Path, typer.Option("--input", "-i", help="An image, a folder of them, or of DICOM files.")
     ],
@@ -77,7 +79,9 @@ def predict(
 
 
 def evaluate(
-    version: Annotated[str, typer.Argument(help="A domain, or a version of it: heart, heart:3.")],
+    version: Annotated[
+        str, typer.Argument(help="A domain, or a version of it: heart, heart:3, heart@champion.")
+    ],
     cases: Annotated[Part, typer.Option(help="Which part of the version's own split.")] = Part.test,
     data: Annotated[
         Path | None, typer.Option(help="The data set, if not where the catalog has it.")
