@@ -56,8 +56,8 @@ class Model:
 
 
 def load(version: str, device: str = "auto", settings: Settings | None = None) -> Model:
-    """A version by its reference: `heart` is the newest, `heart:3` the third, `heart@champion` what is
-    in service under that alias.
+    """A version by its reference: `heart` is the newest, `heart:3` the third, `heart@champion`
+    what is in service under that alias.
 
     settings: where catalog and weights lie; of the environment (`U2NET_*`) if None.
 
