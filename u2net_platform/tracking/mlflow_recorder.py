@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,33 +21,52 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "u2net"
+RUN_TAG = "u2net.run"  # the run's id in the catalog
 RECIPE_FILE = "recipe.json"
 # What every MLflow store takes: mlflow.utils.validation.
 LONGEST_VALUE = 6000
 PARAMS_PER_BATCH = 100
+POINTS_PER_BATCH = 1000
+# MLflow by itself waits 120 s for an answer, 8 times, and training stands still meanwhile.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
+Point = tuple[str, float, int, int]  # curve, value, step, time in ms since 1970
+
+
+class TrackingDown(CatalogUnreachable):
+    """The tracking server does not answer now; what it was to be told may be sent later."""
+
+    @property
+    def error_code(self) -> str:
+        return CatalogUnreachable.__name__
+
+
 class MLflowRecorder:
-    """A run in MLflow. With `run_id` the run of that id goes on; else a new one of `name` begins.
+    """A run in MLflow: that of `run_id`, else that of `name`, which begins where there is none.
+
+    Whatever is told a second time changes nothing, so that all may be sent again when it is
+    unknown what has arrived: a curve takes only steps that lie after its last one.
 
     Raises:
-        CatalogUnreachable: the store does not answer, is damaged, or has no such run.
+        TrackingDown: the server does not answer.
+        CatalogUnreachable: the store refuses, is damaged, or has no such run.
         NotWritable: its folder cannot be written.
     """
 
     def __init__(self, settings: Settings, name: str, run_id: str | None = None) -> None:
         self._uri = settings.mlflow_uri
-        _check_sqlite(self._uri)
-        with _answering(self._uri):
-            self._client = _client(self._uri)
-            if run_id is None:
-                experiment = _experiment(self._client, settings)
-                run_id = self._client.create_run(experiment, run_name=name).info.run_id
+        with answering(self._uri):
+            self._client = client_of(self._uri)
+            found = run_id or find_run(self._client, name)
+            if found is None:
+                found = new_run(self._client, settings, name)
             else:
-                self._client.update_run(run_id, status="RUNNING")
-        self.run_id: str | None = run_id
-        self._id: str = run_id
+                self._client.update_run(found, status="RUNNING")
+        self.run_id: str | None = found
+        self._id: str = found
+        self._last: dict[str, int] = {}  # by curve, the step of its last point
 
     def log_params(self, params: dict[str, Any]) -> None:
         """Note parameters; those that the run has already stay as they are.
@@ -55,7 +75,7 @@ class MLflowRecorder:
         """
         from mlflow.entities import Param
 
-        with _answering(self._uri):
+        with answering(self._uri):
             known = self._client.get_run(self._id).data.params
             texts = {key: str(value) for key, value in params.items() if key not in known}
             short = [Param(key, text) for key, text in texts.items() if len(text) <= LONGEST_VALUE]
@@ -67,36 +87,77 @@ class MLflowRecorder:
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Add one point to each of these curves."""
+        now_ms = int(time.time() * 1000)
+        self.log_points([(key, float(value), step, now_ms) for key, value in metrics.items()])
+
+    def log_points(self, points: Sequence[Point]) -> None:
+        """Add points to curves, in their order."""
         from mlflow.entities import Metric
 
-        now_ms = int(time.time() * 1000)
-        points = [Metric(key, float(value), now_ms, step) for key, value in metrics.items()]
-        with _answering(self._uri):
-            self._client.log_batch(self._id, metrics=points)
+        fresh = []
+        for key, value, step, time_ms in points:
+            if step > self._last_step(key):
+                fresh.append(Metric(key, value, time_ms, step))
+                self._last[key] = step
+        try:
+            with answering(self._uri):
+                for start in range(0, len(fresh), POINTS_PER_BATCH):
+                    batch = fresh[start : start + POINTS_PER_BATCH]
+                    self._client.log_batch(self._id, metrics=batch)
+        except BaseException:
+            self._last.clear()  # what has arrived is unknown: it is asked for next time
+            raise
+
+    def _last_step(self, key: str) -> int:
+        if key not in self._last:
+            with answering(self._uri):
+                history = self._client.get_metric_history(self._id, key)
+            self._last[key] = max((point.step for point in history), default=-1)
+        return self._last[key]
 
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of this name."""
-        with _answering(self._uri):
+        with answering(self._uri):
             self._client.log_text(self._id, text, name)
 
     def log_artifact(self, path: Path) -> None:
         """Keep a copy of a file."""
-        with _answering(self._uri):
+        with answering(self._uri):
             self._client.log_artifact(self._id, str(path))
 
     def finish(self, status: Outcome) -> None:
         """Say how the run ended."""
-        with _answering(self._uri):
+        with answering(self._uri):
             self._client.set_terminated(self._id, STATUS[status])
 
 
-def _client(uri: str) -> MlflowClient:
+def client_of(uri: str) -> MlflowClient:
     from mlflow import MlflowClient
 
     # Both tell at length, on stderr, of each table that they make.
     for library in ("mlflow", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    _check_sqlite(uri)
     return MlflowClient(uri)
+
+
+def find_run(client: MlflowClient, name: str) -> str | None:
+    """The id of the run that carries the name of a run of the catalog."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return None
+    wanted = f"tags.`{RUN_TAG}` = '{name}'"
+    found = client.search_runs([experiment.experiment_id], wanted, max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def new_run(client: MlflowClient, settings: Settings, name: str) -> str:
+    """Begin a run for one of the catalog; returns its id."""
+    experiment = _experiment(client, settings)
+    run = client.create_run(experiment, run_name=name, tags={RUN_TAG: name})
+    return str(run.info.run_id)
 
 
 def _experiment(client: MlflowClient, settings: Settings) -> str:
@@ -136,18 +197,40 @@ def _check_sqlite(uri: str) -> None:
 
 
 @contextmanager
-def _answering(uri: str) -> Iterator[None]:
+def answering(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into this project's.
+
+    Raises:
+        TrackingDown: a server does not answer, or not now.
+        CatalogUnreachable: the store refuses.
+    """
     from mlflow.exceptions import MlflowException
+    from requests import RequestException  # MLflow's own, when it sends files
 
     try:
         yield
-    except MlflowException as error:
-        raise CatalogUnreachable(
-            f"MLflow at {_without_password(uri)} refuses: {error.message}",
+    except (MlflowException, RequestException) as error:
+        served = not uri.startswith("sqlite:")
+        fault = TrackingDown if served and _may_pass(error) else CatalogUnreachable
+        reason = " ".join(f"MLflow at {uri} refuses: {error}".split())
+        raise fault(
+            _without_password(reason, uri),
             "Check U2NET_TRACKING_URI, and that its server is up.",
         ) from error
 
 
-def _without_password(uri: str) -> str:
+def _may_pass(error: Exception) -> bool:
+    """Whether it is worth asking again later: no answer, a fault of the server, too many asked."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    else:
+        response = getattr(error, "response", None)
+        status = 500 if response is None else response.status_code
+    return bool(status >= 500 or status == 429)
+
+
+def _without_password(text: str, uri: str) -> str:
     password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+    return text.replace(f":{password}@", ":***@") if password else text

@@ -23,6 +23,7 @@ from u2net_platform.model.partition import BACKBONE
 from u2net_platform.model.topology import LEVELS, Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
+from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
@@ -110,14 +111,16 @@ def start(
         starts = _starts(catalog, request, base, prepared)
         request = request.model_copy(update={"starts": starts})
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    recorder = MLflowRecorder(settings, run_id)
+    directory = settings.runs_dir / run_id
+    recorder = OutboxRecorder(
+        directory / OUTBOX_FILE, lambda: MLflowRecorder(settings, run_id), watcher.on_note
+    )
     request = request.model_copy(
         update={
             "plans": {name: domain.plan.digest for name, domain in prepared.items()},
             "mlflow_run_id": recorder.run_id,
         }
     )
-    directory = settings.runs_dir / run_id
     with exclusive(directory / LOCK_FILE):
         write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
         catalog.runs.create(_record(run_id, request, prepared, directory, str(device)))
@@ -152,7 +155,11 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
                 f"the data or plugins of {run_id} have changed since it began",
                 "Put them back as they were, or start a new run.",
             )
-        recorder = MLflowRecorder(settings, run_id, request.mlflow_run_id)
+        recorder = OutboxRecorder(
+            directory / OUTBOX_FILE,
+            lambda: MLflowRecorder(settings, run_id, request.mlflow_run_id),
+            watcher.on_note,
+        )
         return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, True)
 
 
