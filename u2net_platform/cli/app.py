@@ -14,6 +14,7 @@ from u2net_platform.cli import (
     model,
     predict,
     study,
+    sync,
     train,
 )
 from u2net_platform.cli.output import Commands
@@ -43,6 +44,7 @@ model.app.command()(deployment.history)
 model.app.command()(bundle.export)
 model.app.command("import")(bundle.import_)
 model.app.command()(bundle.key)
+model.app.command()(sync.sync)
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import RunRecord
+from u2net_platform.errors import CatalogUnreachable
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, find_run
+from u2net_platform.workflows.sync import sync
+
+
+@pytest.fixture
+def waiting(settings: Settings) -> Path:
+    """The outbox of a run that ended while MLflow was down, from its first word to its last."""
+    catalog = Catalog.open(settings.database_url)
+    catalog.domains.add({"name": "heart"}, "heart", "a" * 64, "bundled")
+    directory = settings.runs_dir / "run-1"
+    directory.mkdir(parents=True)
+    catalog.runs.create(
+        RunRecord(
+            id="run-1", kind="train", mode="universal", domains=("heart",), recipe={}, seed=0,
+            fold=0, device="cpu", directory=str(directory), status="completed",
+        )
+    )  # fmt: skip
+    entries = [
+        {"call": "log_params", "params": {"seed": 7}},
+        {"call": "log_points", "points": [["loss", 2.0, 1, 1000], ["loss", 1.0, 2, 2000]]},
+        {"call": "finish", "status": "completed"},
+    ]
+    outbox = directory / "outbox.jsonl"
+    outbox.write_text("\n".join(json.dumps(entry) for entry in entries))
+    return outbox
+
+
+def test_what_waits_is_sent_once(settings: Settings, waiting: Path) -> None:
+    assert sync(settings, print) == ["run-1"]
+    assert not waiting.exists()
+    assert sync(settings, print) == []
+    client = MlflowClient(settings.mlflow_uri)
+    found = find_run(client, "run-1")
+    assert found is not None
+    assert client.get_run(found).data.params == {"seed": "7"}
+    history = client.get_metric_history(found, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
+    assert MLflowRecorder(settings, "run-1").run_id == found
+
+
+def test_it_stays_while_nobody_answers(
+    settings: Settings, waiting: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as closed:  # bound and never listening: who asks is refused at once
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        down = settings.model_copy(update={"tracking_uri": uri})
+        before = waiting.read_bytes()
+        with pytest.raises(CatalogUnreachable, match="run-1"):
+            sync(down, print)
+    assert waiting.read_bytes() == before

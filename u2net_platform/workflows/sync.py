@@ -1,0 +1,33 @@
+"""Tell MLflow what it could not be told while it was down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.errors import CatalogUnreachable
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
+from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
+
+
+def sync(settings: Settings, on_note: Callable[[str], None]) -> list[str]:
+    """Send what waits of every run that is not running; returns the ids of these runs.
+
+    Raises:
+        CatalogUnreachable: MLflow is down still; nothing is lost.
+    """
+    sent = []
+    for run in Catalog.open(settings.database_url).runs.list():
+        file = Path(run.directory) / OUTBOX_FILE
+        if run.status == "running" or not file.exists():
+            continue
+        connect = partial(MLflowRecorder, settings, run.id, run.mlflow_run_id)
+        if not OutboxRecorder(file, connect, on_note).send():
+            raise CatalogUnreachable(
+                f"{run.id} has still to be told to MLflow", "Repeat it once its server is up."
+            )
+        sent.append(run.id)
+    return sent
