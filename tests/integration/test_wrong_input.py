@@ -510,7 +510,7 @@ def test_a_run_whose_disk_fills_up_goes_on_from_its_checkpoint_once_there_is_roo
     (checkpoint,) = runs.folder.glob("*/checkpoint.safetensors")
     run, whole = checkpoint.parent.name, checkpoint.read_bytes()
     runs.fill()
-    refused(["train", "--resume", run], "DiskFull", 5, checkpoint)
+    refused(["train", "--resume", run], "DiskFull", 5, checkpoint.parent)
     assert checkpoint.read_bytes() == whole
     no_leftovers(runs.folder)
 
