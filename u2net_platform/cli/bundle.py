@@ -35,7 +35,7 @@ def export(
     settings = Settings()
     record = Catalog.open(settings.database_url).find(version)
     key = load_private_key(sign) if sign else None
-    sheet = _sheet(record.reference, pictures) if pictures else None
+    sheet = sheet_of(record.reference, pictures) if pictures else None
     export_bundle(settings, record, output, key, sheet)
     found = {"version": record.reference, "bundle": output, "bytes": output.stat().st_size}
     emit(found, lambda data: f"{data['version']} is in {output}, {data['bytes'] / 2**20:.1f} MiB")
@@ -57,9 +57,12 @@ def import_(
     """
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.bundle import import_bundle
+    from u2net_platform.workflows.register import keep_registered
     from u2net_platform.workflows.signing import load_public_key
 
-    done = import_bundle(Settings(), bundle, [load_public_key(path) for path in trust or []])
+    settings = Settings()
+    done = import_bundle(settings, bundle, [load_public_key(path) for path in trust or []])
+    keep_registered(settings, [done.record.domain], talk)
     if done.signer is None:
         talk("The bundle is not signed: who made it is not known.")
     signed = f", signed by {done.signer}" if done.signer else ""
@@ -89,7 +92,7 @@ def key(
     emit(data, lambda _: f"{path}: keep it; {public}: give it away; {data['fingerprint']}")
 
 
-def _sheet(reference: str, count: int) -> bytes:
+def sheet_of(reference: str, count: int) -> bytes:
     from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.evaluation.pictures import write_sheet
     from u2net_platform.inference.device import choose_device

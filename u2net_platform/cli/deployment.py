@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, tell_of_more
+from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
 
 if TYPE_CHECKING:
     from u2net_platform.catalog.records import DeploymentRecord
@@ -41,7 +41,7 @@ def deploy(
     record = catalog.find(version)
     slot = _slot(record.domain, alias, site)
     done = catalog.deployments.deploy(slot, record.number, _actor(by), reason, force)
-    emit(done, _sentence)
+    _emit(done)
 
 
 def rollback(
@@ -60,7 +60,7 @@ def rollback(
       u2net model rollback heart --site north --reason "misses small atria"
     """
     slot = _slot(domain, alias, site)
-    emit(_catalog().deployments.rollback(slot, _actor(by), reason), _sentence)
+    _emit(_catalog().deployments.rollback(slot, _actor(by), reason))
 
 
 def promote(
@@ -90,7 +90,7 @@ def promote(
     catalog = _catalog()
     record = catalog.find(version)
     slot = _slot(record.domain, alias, site)
-    emit(promote_if(catalog, record, slot, rule, _actor(by)), _sentence)
+    _emit(promote_if(catalog, record, slot, rule, _actor(by)))
 
 
 def history(
@@ -146,6 +146,14 @@ def _actor(by: str | None) -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without a name
         return "unknown"
+
+
+def _emit(done: DeploymentRecord) -> None:
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.register import keep_registered
+
+    keep_registered(Settings(), [done.slot.domain], talk)
+    emit(done, _sentence)
 
 
 def _sentence(done: DeploymentRecord) -> str:

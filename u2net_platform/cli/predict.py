@@ -108,6 +108,7 @@ def evaluate(
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, keep_test_scores
     from u2net_platform.workflows.predict import cases_failed
+    from u2net_platform.workflows.register import keep_registered
     from u2net_platform.workflows.versions import load_predictor
 
     settings = Settings()
@@ -120,6 +121,7 @@ def evaluate(
         report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
     if cases is Part.test and data is None and limit is None:
         keep_test_scores(catalog, record, report)
+        keep_registered(settings, [record.domain], talk)
     if output:
         write_text(output, _document(report, output))
         talk(f"Wrote {output}")

@@ -28,7 +28,12 @@ LONGEST_VALUE = 6000
 PARAMS_PER_BATCH = 100
 POINTS_PER_BATCH = 1000
 # MLflow by itself waits 120 s for an answer, 8 times, and training stands still meanwhile.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# And it writes links on stdout, where a command's result is.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
@@ -137,7 +142,7 @@ def client_of(uri: str) -> MlflowClient:
     # Both tell at length, on stderr, of each table that they make.
     for library in ("mlflow", "alembic"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    for name, value in PATIENCE.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     _check_sqlite(uri)
     return MlflowClient(uri)

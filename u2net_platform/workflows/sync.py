@@ -1,4 +1,4 @@
-"""Tell MLflow what it could not be told while it was down."""
+"""Bring MLflow up to what the catalog has: what runs could not log, and registered versions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from u2net_platform.errors import CatalogUnreachable
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
+from u2net_platform.workflows.register import Registration, Sheet, register
 
 
-def sync(settings: Settings, on_note: Callable[[str], None]) -> list[str]:
+def send_outboxes(settings: Settings, on_note: Callable[[str], None]) -> list[str]:
     """Send what waits of every run that is not running; returns the ids of these runs.
 
     Raises:
@@ -31,3 +32,11 @@ def sync(settings: Settings, on_note: Callable[[str], None]) -> list[str]:
             )
         sent.append(run.id)
     return sent
+
+
+def register_all(
+    settings: Settings, on_done: Callable[[str], None], sheet: Sheet | None = None
+) -> Registration:
+    """Register the versions of all domains, as `register`."""
+    catalog = Catalog.open(settings.database_url)
+    return register(settings, [one.name for one in catalog.domains.list()], on_done, sheet)

@@ -29,6 +29,7 @@ from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.verify import take_probe
 from u2net_platform.workflows.warm_start import nearest
 
@@ -204,6 +205,7 @@ class _Run:
         self.recorder.log_text(json.dumps(published, indent=2), "versions.json")
         run = self.catalog.runs.update(self.run_id, "completed", step)
         self.recorder.finish("completed")
+        keep_registered(self.settings, self.request.domains, watcher.on_note)
         return Finished(run, versions, trainer.curves)
 
     def _end(self, error: BaseException, step: int) -> None:

@@ -12,7 +12,7 @@ from u2net_platform.catalog.records import RunRecord
 from u2net_platform.errors import CatalogUnreachable
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, find_run
-from u2net_platform.workflows.sync import sync
+from u2net_platform.workflows.sync import send_outboxes
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def waiting(settings: Settings) -> Path:
 
 
 def test_what_waits_is_sent_once(settings: Settings, waiting: Path) -> None:
-    assert sync(settings, print) == ["run-1"]
+    assert send_outboxes(settings, print) == ["run-1"]
     assert not waiting.exists()
-    assert sync(settings, print) == []
+    assert send_outboxes(settings, print) == []
     client = MlflowClient(settings.mlflow_uri)
     found = find_run(client, "run-1")
     assert found is not None
@@ -61,5 +61,5 @@ def test_it_stays_while_nobody_answers(
         down = settings.model_copy(update={"tracking_uri": uri})
         before = waiting.read_bytes()
         with pytest.raises(CatalogUnreachable, match="run-1"):
-            sync(down, print)
+            send_outboxes(down, print)
     assert waiting.read_bytes() == before

@@ -1,0 +1,211 @@
+"""Versions in MLflow's registry: model `u2net-<domain>`, with tags that lead back to the catalog."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from u2net_platform import __version__
+from u2net_platform.errors import CatalogUnreachable
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import answering, client_of, find_run, new_run
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+VERSION_TAG = "u2net.version"
+VERSIONS_PER_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the registry is told of a version.
+
+    run: the id of its run in the catalog; mlflow_run_id: in MLflow, where that is known.
+    tags: without `u2net.version`, which is `reference`. metrics: by name, as `test/overall/dice`.
+    """
+
+    domain: str
+    number: int
+    run: str
+    mlflow_run_id: str | None
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+    @property
+    def reference(self) -> str:
+        return f"{self.domain}:{self.number}"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model: its number there, and its tags."""
+
+    number: str
+    tags: Mapping[str, str]
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A place in service, and the reference of the version that holds it, which is registered."""
+
+    domain: str
+    alias: str
+    site: str | None
+    version: str
+
+    @property
+    def name(self) -> str:
+        """`champion`; at a site `champion_AT_north`: capitals are in no alias, so it is unique."""
+        return f"{self.alias}_AT_{self.site}" if self.site else self.alias
+
+
+class Registry:
+    """MLflow's registry of models.
+
+    Raises:
+        TrackingDown: the server does not answer, now or at any call.
+        CatalogUnreachable: the store refuses.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._uri = settings, settings.mlflow_uri
+        with answering(self._uri):
+            self._client = client_of(self._uri)
+
+    def versions(self, domain: str) -> dict[str, Registered]:
+        """The versions of a domain that are registered, by reference."""
+        found: dict[str, Registered] = {}
+        token = None
+        while True:
+            with answering(self._uri):
+                page = self._client.search_model_versions(
+                    f"name = '{model_name(domain)}'", VERSIONS_PER_PAGE, page_token=token
+                )
+            for one in page:
+                if VERSION_TAG in one.tags:
+                    found[one.tags[VERSION_TAG]] = _registered(one)
+            token = page.token
+            if not token:
+                return found
+
+    def register(self, entry: Entry, loader_module: str, data: Path) -> Registered:
+        """Make a version of `u2net-<domain>` whose model is what `loader_module` makes of a folder.
+
+        The model lies with the artifacts of the version's run, under its domain.
+        """
+        from mlflow.exceptions import MlflowException
+
+        name = model_name(entry.domain)
+        place = f"{entry.domain}/model"
+        with tempfile.TemporaryDirectory() as folder, answering(self._uri):
+            model = _save_model(Path(folder) / "model", loader_module, data)
+            run_id = self._run_of(entry)
+            self._client.log_artifacts(run_id, str(model), place)
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException:
+                self._client.get_registered_model(name)  # it is there, or this raises again
+            uri = self._client.get_run(run_id).info.artifact_uri
+            tags = dict(entry.tags) | {VERSION_TAG: entry.reference}
+            made = self._client.create_model_version(name, f"{uri}/{place}", run_id, tags=tags)
+        self._log_metrics(run_id, entry)
+        return _registered(made)
+
+    def update(self, entry: Entry, known: Registered) -> bool:
+        """Bring tags and metrics of a registered version up to date; whether anything changed."""
+        changed = {key: text for key, text in entry.tags.items() if known.tags.get(key) != text}
+        if changed:
+            self._log_metrics(known.run_id, entry)
+        with answering(self._uri):
+            for key, text in changed.items():
+                name = model_name(entry.domain)
+                self._client.set_model_version_tag(name, known.number, key, text)
+        return bool(changed)
+
+    def set_alias(self, alias: Alias) -> bool:
+        """Let an alias name what is in service; whether it did not do so before.
+
+        Raises:
+            CatalogUnreachable: MLflow keeps names such as `latest` for itself.
+        """
+        name = model_name(alias.domain)
+        number = self.versions(alias.domain)[alias.version].number
+        with answering(self._uri):
+            there = self._client.get_registered_model(name).aliases.get(alias.name)
+            if str(there) == number:
+                return False
+            self._client.set_registered_model_alias(name, alias.name, number)
+        return True
+
+    def _run_of(self, entry: Entry) -> str:
+        """The version's run in MLflow; one that MLflow never had is made, and is over."""
+        from mlflow.exceptions import MlflowException
+
+        found = find_run(self._client, entry.run)
+        if found is None and entry.mlflow_run_id is not None:
+            try:
+                found = str(self._client.get_run(entry.mlflow_run_id).info.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        if found is None:
+            found = new_run(self._client, self._settings, entry.run)
+            self._client.set_terminated(found)
+        return found
+
+    def _log_metrics(self, run_id: str, entry: Entry) -> None:
+        """Test scores and the like, beside the curves of the run; the newest stand."""
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        points = [
+            Metric(f"{entry.domain}/{key}", value, now_ms, entry.number)
+            for key, value in entry.metrics.items()
+        ]
+        with answering(self._uri):
+            if points:
+                self._client.log_batch(run_id, metrics=points)
+
+
+def model_name(domain: str) -> str:
+    """The name of a domain's registered model."""
+    return f"u2net-{domain}"
+
+
+def _registered(version: ModelVersion) -> Registered:
+    return Registered(str(version.version), dict(version.tags), str(version.run_id))
+
+
+def _save_model(target: Path, loader_module: str, data: Path) -> Path:
+    """A model of flavour `python_function`: data and the name of a module, nothing pickled."""
+    import mlflow.pyfunc
+
+    with warnings.catch_warnings():
+        # It asks for an example of an input, which would be a patient's image.
+        warnings.simplefilter("ignore", UserWarning)
+        mlflow.pyfunc.save_model(
+            str(target),
+            loader_module=loader_module,
+            data_path=str(data),
+            signature=_signature(),
+            # Said, as MLflow would else import the model in a process of its own to find out.
+            pip_requirements=[f"u2net-platform=={__version__}"],
+        )
+    return target
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    text = DataType.string
+    return ModelSignature(
+        Schema([ColSpec(text, "image"), ColSpec(text, "output", required=False)])
+    )

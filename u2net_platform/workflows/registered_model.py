@@ -1,0 +1,113 @@
+"""A version as MLflow loads it: `mlflow.pyfunc.load_model("models:/u2net-heart@champion")`.
+
+MLflow keeps a bundle and the name of this module, and calls `_load_pyfunc`. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import load
+
+from u2net_platform.data.plan import Plan
+from u2net_platform.domains.discovery import load_plugin
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.errors import DomainError, IncompatibleParts, InvalidDataset
+from u2net_platform.imaging.volume import LabelVolume, read_image, write_labels
+from u2net_platform.inference.device import choose_device
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.model.network import build_network
+from u2net_platform.model.partition import BACKBONE
+from u2net_platform.model.topology import Architecture, Topology
+from u2net_platform.settings import Settings
+from u2net_platform.workflows.bundle import Provenance
+from u2net_platform.workflows.bundle_file import Contents, read_bundle
+from u2net_platform.workflows.predict import find_cases
+
+if TYPE_CHECKING:
+    import pandas
+
+BUNDLE_FILE = "version.u2net"
+
+
+class RegisteredModel:
+    """What is behind `predict` of an MLflow model."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+
+    def predict(
+        self, images: pandas.DataFrame, params: dict[str, Any] | None = None
+    ) -> list[NDArray[np.uint8]] | pandas.DataFrame:
+        """Label images, one a row.
+
+        images: column `image` has the path of a file, of a DICOM folder, or of a folder with the
+            files of one case's channels. A column `output` says where labels are written.
+        params: none is known.
+
+        Returns the classes of each image on its own grid (z y x, uint8); with `output`, the table
+        as it came, once all is written.
+
+        Raises:
+            U2NetError: as `api.Model.predict`; the images before it have been written.
+        """
+        if "output" not in images:
+            return [self._labels(Path(path)).array for path in images["image"]]
+        names = self.predictor.plugin.spec.class_names
+        for path, output in zip(images["image"], images["output"], strict=True):
+            write_labels(Path(output), self._labels(Path(path)), names)
+        return images
+
+    def _labels(self, path: Path) -> LabelVolume:
+        cases = find_cases(path)
+        if len(cases) > 1:
+            raise InvalidDataset(f"{path} holds {len(cases)} cases", "Name one image a row.")
+        return self.predictor.predict(read_image(cases[0].images), str(path))
+
+
+def _load_pyfunc(path: str) -> RegisteredModel:
+    """Put together what a registered model holds; `path` is its folder of data.
+
+    Raises:
+        BundleAltered, BundleUnsafe, BundleSchema: its bundle is not as it was written.
+        IncompatibleParts: it was made with a plugin's code that is not on this machine.
+    """
+    contents = read_bundle(Path(path) / BUNDLE_FILE)
+    members = contents.members
+    made = Provenance.model_validate_json(members["provenance.json"])
+    network = build_network(
+        Architecture.model_validate(made.backbone_architecture),
+        {made.domain: Topology.model_validate(made.architecture)},
+    )
+    network.load_owner(BACKBONE, load(members["backbone.safetensors"]))
+    network.load_owner(made.domain, load(members["domain.safetensors"]))
+    plan = Plan.model_validate_json(members["plan.json"])
+    plugin = _plugin(contents, made.plugin_digest)
+    return RegisteredModel(Predictor(network, plugin, plan, choose_device("auto")))
+
+
+def _plugin(contents: Contents, digest: str) -> DomainPlugin:
+    """The bundle's spec, with hooks from disk where the version was made with some."""
+    import json
+
+    version = contents.manifest.version
+    spec = DomainSpec.parse(json.loads(contents.members["spec.json"]), f"the spec of {version}")
+    plain = DomainPlugin(spec, Path())
+    if plain.digest == digest:
+        return plain
+    try:
+        found = replace(load_plugin(spec.name, Settings()), spec=spec)
+    except DomainError:
+        found = plain
+    if found.digest != digest:
+        raise IncompatibleParts(
+            f"{version} was made with a plugin's code that this machine does not have: "
+            "MLflow carries none",
+            f"Put the plugin's folder into {Settings().plugins_dir}, then load it again.",
+        )
+    return found
