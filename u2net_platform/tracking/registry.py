@@ -1,4 +1,4 @@
-"""Versions in MLflow's registry: model `u2net-<domain>`, with tags that lead back to the catalog."""
+"""Versions in MLflow's registry: `u2net-<domain>`, with tags that lead back to the catalog."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from u2net_platform import __version__
-from u2net_platform.errors import CatalogUnreachable
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import answering, client_of, find_run, new_run
 
@@ -179,8 +178,8 @@ def model_name(domain: str) -> str:
     return f"u2net-{domain}"
 
 
-def _registered(version: ModelVersion) -> Registered:
-    return Registered(str(version.version), dict(version.tags), str(version.run_id))
+def _registered(found: ModelVersion) -> Registered:
+    return Registered(str(found.version), dict(found.tags), str(found.run_id))
 
 
 def _save_model(target: Path, loader_module: str, data: Path) -> Path:
@@ -196,7 +195,7 @@ def _save_model(target: Path, loader_module: str, data: Path) -> Path:
             data_path=str(data),
             signature=_signature(),
             # Said, as MLflow would else import the model in a process of its own to find out.
-            pip_requirements=[f"u2net-platform=={__version__}"],
+            pip_requirements=[f"u2net-platform=={version('u2net-platform')}"],
         )
     return target
 
@@ -206,6 +205,4 @@ def _signature() -> Any:
     from mlflow.types import ColSpec, DataType, Schema
 
     text = DataType.string
-    return ModelSignature(
-        Schema([ColSpec(text, "image"), ColSpec(text, "output", required=False)])
-    )
+    return ModelSignature(Schema([ColSpec(text, "image"), ColSpec(text, "output", required=False)]))

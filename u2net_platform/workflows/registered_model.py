@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,11 @@ class RegisteredModel:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor = predictor
 
-    def predict(
-        self, images: pandas.DataFrame, params: dict[str, Any] | None = None
-    ) -> list[NDArray[np.uint8]] | pandas.DataFrame:
+    def predict(self, images: pandas.DataFrame) -> list[NDArray[np.uint8]] | pandas.DataFrame:
         """Label images, one a row.
 
         images: column `image` has the path of a file, of a DICOM folder, or of a folder with the
             files of one case's channels. A column `output` says where labels are written.
-        params: none is known.
 
         Returns the classes of each image on its own grid (z y x, uint8); with `output`, the table
         as it came, once all is written.

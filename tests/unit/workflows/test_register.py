@@ -83,7 +83,9 @@ def test_mlflow_loads_and_predicts_as_the_platform_does(
     register(settings, ["bright"])
     image, output = tmp_path / "scan.nii.gz", tmp_path / "labels.nii.gz"
     write_array(image, scan.array, scan.grid)
-    wanted = load_predictor(settings, "bright:1", choose_device("cpu")).predictor.predict(read_image([image]))
+    wanted = load_predictor(settings, "bright:1", choose_device("cpu")).predictor.predict(
+        read_image([image])
+    )
 
     model = mlflow.pyfunc.load_model("models:/u2net-bright/1")
     (found,) = model.predict(pandas.DataFrame({"image": [str(image)]}))
