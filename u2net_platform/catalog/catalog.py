@@ -1,4 +1,4 @@
-"""The catalog as one object: open it, then ask `domains`, `runs`, `versions` and `deployments`."""
+"""The catalog as one object: open it, then ask its parts, such as `versions`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from u2net_platform.catalog import migrations
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.deployments import Deployments
 from u2net_platform.catalog.domains import Domains
+from u2net_platform.catalog.federations import Federations
 from u2net_platform.catalog.records import Slot, VersionRecord
 from u2net_platform.catalog.references import parse_reference
 from u2net_platform.catalog.runs import Runs
@@ -33,6 +34,7 @@ class Catalog:
         self.runs = Runs(database)
         self.versions = Versions(database)
         self.deployments = Deployments(database)
+        self.federations = Federations(database)
 
     def find(self, reference: str) -> VersionRecord:
         """The version that `heart`, `heart:3` or `heart@champion/north` names.

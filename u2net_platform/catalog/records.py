@@ -59,7 +59,7 @@ class RunRecord(Record):
     """
 
     id: str
-    kind: Literal["train", "adapt"]
+    kind: Literal["train", "adapt", "federate"]
     mode: str
     domains: tuple[str, ...] = Field(min_length=1)
     recipe: Json
@@ -148,3 +148,34 @@ class Lineage(Record):
     backbone_digest: str
     directly: bool
     created_at: datetime
+
+
+class ContributionRecord(Record):
+    """What a site sent in an attempt at a round of a federation, or why there is nothing.
+
+    examples: its training cases. norm: Euclidean, of its update of the backbone. reason: of a
+    refusal, as `NotFinite`. bytes: of the message's content, to the site and back.
+    """
+
+    site: str
+    accepted: bool
+    reason: str = ""
+    examples: int = 0
+    steps: int = 0
+    norm: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
+
+
+class RoundRecord(Record):
+    """An attempt at a round. One below its quorum is `repeated`, or, the last one, `failed`."""
+
+    run_id: str
+    number: int
+    attempt: int
+    status: Literal["completed", "repeated", "failed"]
+    backbone_digest: str | None
+    seconds: float
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    contributions: tuple[ContributionRecord, ...] = ()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Revisions are numbered, so that older and newer are told apart without importing Alembic.
-HEAD_REVISION = "0003"
+HEAD_REVISION = "0004"
 VERSION_TABLE = "u2net_alembic_version"
 
 DIGEST = String(64)
@@ -174,3 +174,36 @@ class DeploymentRow(Base):
 
     version: Mapped[VersionRow] = relationship(foreign_keys=version_id, lazy="joined")
     previous: Mapped[VersionRow | None] = relationship(foreign_keys=previous_id, lazy="joined")
+
+
+class RoundRow(Base):
+    """An attempt at a round of a federation; the one that is `completed` made the backbone."""
+
+    __tablename__ = "u2net_rounds"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(String(16))
+    backbone_digest: Mapped[str | None] = mapped_column(DIGEST)
+    seconds: Mapped[float]
+    created_at: Mapped[str] = mapped_column(TIME, default=now)
+
+
+class ContributionRow(Base):
+    """What a site sent in an attempt at a round, or why there is nothing. `reason`: of a refusal."""
+
+    __tablename__ = "u2net_contributions"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey(RunRow.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(NAME, primary_key=True, index=True)
+    accepted: Mapped[bool]
+    reason: Mapped[str] = mapped_column(default="")
+    examples: Mapped[int]
+    steps: Mapped[int]
+    norm: Mapped[float | None]
+    bytes_down: Mapped[int] = mapped_column(BigInteger)
+    bytes_up: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]

@@ -13,6 +13,7 @@ from u2net_platform.catalog.domains import find_domain
 from u2net_platform.catalog.records import EVERYTHING, Lineage, NewVersion, Page, VersionRecord
 from u2net_platform.catalog.tables import (
     BackboneRow,
+    ContributionRow,
     PlanRow,
     RunBaseRow,
     RunDomainRow,
@@ -78,6 +79,16 @@ class Versions:
         directly = select(RunDomainRow.run_id).where(
             RunDomainRow.data_digest.startswith(data_digest, autoescape=True)
         )
+        return self._that_come_from(directly, page)
+
+    def that_saw_site(self, site: str, page: Page = EVERYTHING) -> list[Lineage]:
+        """As `that_saw`, of what a site contributed to a federation."""
+        directly = select(ContributionRow.run_id).where(
+            ContributionRow.site == site, ContributionRow.accepted
+        )
+        return self._that_come_from(directly, page)
+
+    def _that_come_from(self, directly: Select[tuple[str]], page: Page) -> list[Lineage]:
         # Runs that start from a version of such a run see the data through its weights.
         runs = directly.cte("runs", recursive=True)
         runs = runs.union(

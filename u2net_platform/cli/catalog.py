@@ -26,6 +26,13 @@ DEPLOYED = {
     "since": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
     "who": lambda one: one.actor,
 }
+LINEAGE = {
+    "version": lambda one: one.version,
+    "by": lambda one: "its own run" if one.directly else "what it builds on",
+    "run": lambda one: one.run_id,
+    "backbone": lambda one: one.backbone_digest[:12],
+    "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+}
 
 
 @app.command()
@@ -163,14 +170,26 @@ def data(
         raise UnknownRecord(f"The run of {data} has noted no data", "Name the data by a digest.")
     found = catalog.versions.that_saw(digest, _page(limit, offset))
     tell_of_more(len(found), limit, offset)
-    columns = {
-        "version": lambda one: one.version,
-        "by": lambda one: "its own run" if one.directly else "what it builds on",
-        "run": lambda one: one.run_id,
-        "backbone": lambda one: one.backbone_digest[:12],
-        "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
-    }
-    emit_rows(found, columns, csv)
+    emit_rows(found, LINEAGE, csv)
+
+
+@query.command()
+def site(
+    site: Annotated[str, typer.Argument(help="A site of a federation.")],
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """Which versions learned from a site: by their own run, or through their backbone.
+
+    \b
+    Examples:
+      u2net catalog query site north
+    """
+    found = _open().versions.that_saw_site(site, _page(limit, offset))
+    tell_of_more(len(found), limit, offset)
+    emit_rows(found, LINEAGE, csv)
 
 
 def _open() -> Catalog:

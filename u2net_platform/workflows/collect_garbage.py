@@ -1,4 +1,4 @@
-"""Remove files of weights that no version names."""
+"""Remove files of weights that no version, and no round of a federation, names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def collect_garbage(
     folder = settings.weights_dir
     # The files first, the catalog after: what is published in between is named.
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    named = Catalog.open(settings.database_url).versions.digests_of_files()
+    catalog = Catalog.open(settings.database_url)
+    named = catalog.versions.digests_of_files() | catalog.federations.backbones()
     oldest = time.time() - grace_hours * 3600
     found = []
     for path in files:

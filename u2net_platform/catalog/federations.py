@@ -1,0 +1,91 @@
+"""Rounds of federations: who contributed, who was refused, and why."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.records import ContributionRecord, RoundRecord
+from u2net_platform.catalog.tables import ContributionRow, RoundRow, RunRow
+from u2net_platform.errors import UnknownRecord
+
+CONTRIBUTION = tuple(ContributionRecord.model_fields)
+ROUND = tuple(RoundRecord.model_fields.keys() - {"contributions", "created_at"})
+
+
+class Federations:
+    """Queries about rounds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def end_round(self, done: RoundRecord) -> None:
+        """Keep an attempt at a round; the same again replaces it, as after a kill.
+
+        Raises:
+            UnknownRecord: the run is not in the catalog.
+        """
+
+        def work(session: Session) -> None:
+            if session.get(RunRow, done.run_id) is None:
+                raise UnknownRecord(f"Run {done.run_id} is not in the catalog", "Start it anew.")
+            key = {"run_id": done.run_id, "number": done.number, "attempt": done.attempt}
+            session.merge(
+                RoundRow(
+                    **{name: getattr(done, name) for name in ROUND},
+                    created_at=done.created_at.isoformat(timespec="microseconds"),
+                )
+            )
+            for one in done.contributions:
+                session.merge(ContributionRow(**key, **one.model_dump()))
+
+        self._database.write(work)
+
+    def rounds(self, run_id: str) -> list[RoundRecord]:
+        """All attempts of a run, in their order."""
+
+        def query(session: Session) -> list[RoundRecord]:
+            rows = select(RoundRow).where(RoundRow.run_id == run_id)
+            sent = select(ContributionRow).where(ContributionRow.run_id == run_id)
+            by_round: dict[tuple[int, int], list[ContributionRecord]] = {}
+            for row in session.scalars(sent.order_by(ContributionRow.site)):
+                record = ContributionRecord(**{name: getattr(row, name) for name in CONTRIBUTION})
+                by_round.setdefault((row.number, row.attempt), []).append(record)
+            return [
+                RoundRecord(
+                    **{name: getattr(row, name) for name in ROUND},
+                    created_at=row.created_at,  # type: ignore[arg-type]  # pydantic reads ISO
+                    contributions=tuple(by_round.get((row.number, row.attempt), ())),
+                )
+                for row in session.scalars(rows.order_by(RoundRow.number, RoundRow.attempt))
+            ]
+
+        return self._database.read(query)
+
+    def sites(self, run_id: str) -> dict[str, int]:
+        """The sites of a run whose contributions went into its backbone, and to how many rounds."""
+        rows = (
+            select(ContributionRow.site, func.count())
+            .join(
+                RoundRow,
+                (RoundRow.run_id == ContributionRow.run_id)
+                & (RoundRow.number == ContributionRow.number)
+                & (RoundRow.attempt == ContributionRow.attempt),
+            )
+            .where(
+                ContributionRow.run_id == run_id,
+                ContributionRow.accepted,
+                RoundRow.status == "completed",
+            )
+            .group_by(ContributionRow.site)
+            .order_by(ContributionRow.site)
+        )
+        return self._database.read(
+            lambda session: {site: count for site, count in session.execute(rows)}
+        )
+
+    def backbones(self) -> set[str]:
+        """Digests of the backbones of all rounds."""
+        rows = select(RoundRow.backbone_digest).where(RoundRow.backbone_digest.is_not(None))
+        return self._database.read(lambda session: {str(one) for one in session.scalars(rows)})
