@@ -81,9 +81,9 @@ class Federations:
             .group_by(ContributionRow.site)
             .order_by(ContributionRow.site)
         )
-        return self._database.read(
-            lambda session: {site: count for site, count in session.execute(rows)}
-        )
+        found = self._database.read(lambda session: session.execute(rows).all())
+        pairs = [(row[0], row[1]) for row in found]
+        return dict(pairs)
 
     def backbones(self) -> set[str]:
         """Digests of the backbones of all rounds."""

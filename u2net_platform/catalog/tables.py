@@ -191,7 +191,7 @@ class RoundRow(Base):
 
 
 class ContributionRow(Base):
-    """What a site sent in an attempt at a round, or why there is nothing. `reason`: of a refusal."""
+    """What a site sent in an attempt at a round, or why it was refused."""
 
     __tablename__ = "u2net_contributions"
 

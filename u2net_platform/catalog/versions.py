@@ -88,7 +88,7 @@ class Versions:
         )
         return self._that_come_from(directly, page)
 
-    def _that_come_from(self, directly: Select[tuple[str]], page: Page) -> list[Lineage]:
+    def _that_come_from(self, directly: Select[Any], page: Page) -> list[Lineage]:
         # Runs that start from a version of such a run see the data through its weights.
         runs = directly.cte("runs", recursive=True)
         runs = runs.union(
