@@ -21,6 +21,8 @@ command line)::
     ├── IntegrityError (8)   DigestMismatch · IncompatibleParts · BundleAltered · BundleUnsafe
     │                        BundleSchema · BundleUntrusted · InvalidKey
     ├── DeviceError (9)      DeviceUnavailable
+    ├── FederationError (10) InvalidSite · InvalidFederation · QuorumNotReached · NotApproved
+    │                        StateLost · BudgetSpent · DeploymentFailed
     └── Interrupted (130)
 """
 
@@ -311,6 +313,38 @@ class DeviceError(U2NetError):
 
 class DeviceUnavailable(DeviceError):
     """The device asked for is not on this machine."""
+
+
+class FederationError(U2NetError):
+    exit_code = 10
+
+
+class InvalidSite(FederationError):
+    """A site's folder or its site.toml is missing or at fault."""
+
+
+class InvalidFederation(FederationError):
+    """What a federation was asked to do cannot be done."""
+
+
+class QuorumNotReached(FederationError):
+    """Too few sites sent something usable, several times in a row."""
+
+
+class NotApproved(FederationError):
+    """A site was asked to run what its people have not approved."""
+
+
+class StateLost(FederationError):
+    """What a site kept between two rounds is gone."""
+
+
+class BudgetSpent(FederationError):
+    """One more round would spend more privacy, or more time, than a site allows."""
+
+
+class DeploymentFailed(FederationError):
+    """A process of Flower does not come up, or a run of it has failed."""
 
 
 class Interrupted(U2NetError):

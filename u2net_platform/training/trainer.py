@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -29,7 +30,7 @@ from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.losses import LOSSES, of_what_is_known
 from u2net_platform.model.network import UniversalUNet
-from u2net_platform.model.partition import train_only
+from u2net_platform.model.partition import BACKBONE, owned_by, owner_of, train_only
 from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.acceleration import accelerate
 from u2net_platform.training.checkpoint import (
@@ -71,6 +72,7 @@ class Options:
 
     owners: whose weights are trained; all others stay as they are, bit for bit.
     minutes: where given, the number of cycles is fixed after the warm-up, from its speed.
+    proximal: pull of the backbone towards where it began, FedProx's mu.
     """
 
     seed: int
@@ -78,6 +80,7 @@ class Options:
     workers: int
     owners: frozenset[str]
     minutes: float | None = None
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Trainer:
         self._optimiser = _optimiser(recipe, [p for _, p in self._parameters], options.device)
         self._average = _average(self.network, recipe.average)
         self._acceleration = accelerate(self.network, recipe, options.device)
+        self._anchor: list[Tensor] = []
         self._clock = _Clock()
 
     @property
@@ -165,8 +169,28 @@ class Trainer:
         self._schedule.restore(state["schedule"])
         self._clock.losses = state["losses"]
 
-    def run(self, watcher: Watcher, recorder: Recorder) -> None:
-        """Train to the end.
+    def begin_at(self, cycle: int, memory: Path | None = None) -> None:
+        """Begin in the middle: a part of a longer run, as a round of a federation is.
+
+        memory: the folder of the part before. Its domains' weights and what the optimiser
+            remembers are taken over; the backbone stays as it is, and a domain that was not there
+            begins anew.
+
+        Raises:
+            NothingToResume, DigestMismatch: the part before cannot be read.
+        """
+        self.step = cycle * len(self.domains)
+        if memory is None:
+            return
+        tensors, _ = load_checkpoint(memory / CHECKPOINT_FILE)
+        weights = without_prefix("network", tensors)
+        for name in self.domains:
+            if own := owned_by(weights, name):
+                self.network.load_owner(name, own)
+        restore_optimiser(self._optimiser, self._parameters, without_prefix("optimiser", tensors))
+
+    def run(self, watcher: Watcher, recorder: Recorder, until: int | None = None) -> None:
+        """Train to the end, or until a cycle.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
@@ -174,13 +198,14 @@ class Trainer:
             DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
         """
         keep_freed_memory()
+        self._anchor = self._backbone() if self.options.proximal else []
         for note in self._acceleration.notes:
             watcher.on_note(note)
         stream = PatchStream(self._sources(), self.options.seed, self._weights())
         batches = stream.from_step(self.step, self.options.workers)
         try:
             with _signals() as stopped:
-                while (rate := self._rate()) is not None:
+                while self.cycle != until and (rate := self._rate()) is not None:
                     self._one_step(next(batches), rate, watcher)
                     if self.step % len(self.domains) == 0:
                         self._end_cycle(watcher, recorder)
@@ -267,10 +292,26 @@ class Trainer:
         hidden = None if batch.hidden is None else batch.hidden.to(device)
         loss = of_what_is_known(self._loss, logits.float(), batch.labels.to(device), hidden)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._pull()
         if self._recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_([p for _, p in self._parameters], self._recipe.clip_norm)
         self._optimiser.step()
         return loss.item()
+
+    def _backbone(self) -> list[Tensor]:
+        """Copies of the backbone's weights that are trained."""
+        return [p.detach().clone() for n, p in self._parameters if owner_of(n) == BACKBONE]
+
+    def _pull(self) -> None:
+        """Add the gradient of mu / 2 times the squared distance from the anchor.
+
+        Source: Li et al., Federated Optimization in Heterogeneous Networks, MLSys 2020.
+        """
+        if self._anchor:
+            shared = [p for n, p in self._parameters if owner_of(n) == BACKBONE]
+            for parameter, start in zip(shared, self._anchor, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - start, alpha=self.options.proximal)
 
     def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
         if self._average is not None:
@@ -283,7 +324,7 @@ class Trainer:
             self._clock.losses = {}
             self._note(losses, recorder)
         if last or self.cycle % max(1, self._recipe.cycles // VALIDATIONS) == 0:
-            dice = self._validate()
+            dice = self.validate()
             watcher.on_validation(self.cycle, dice)
             self._note({f"dice/{name}": value for name, value in dice.items()}, recorder)
 
@@ -304,7 +345,7 @@ class Trainer:
             self.curves.setdefault(name, []).append((self.cycle, value))
         recorder.log_metrics(points, self.cycle)
 
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Mean Dice (0..1) over classes and validation cases, by domain, on the plan's grid."""
         found = {}
         for name, domain in self.domains.items():
@@ -357,6 +398,9 @@ class _Stopped:
 def _signals() -> Iterator[_Stopped]:
     """Note SIGINT and SIGTERM instead of dying in the middle of a step."""
     stopped = _Stopped()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread is told of signals
+        return
 
     def note(number: int, _: FrameType | None) -> None:
         stopped.name = signal.Signals(number).name

@@ -79,8 +79,11 @@ def prepare_domain(
     fold: int,
     batch_voxels: int,
     on_case: OnCase,
+    plan: Plan | None = None,
 ) -> PreparedDomain:
     """Plan a domain and prepare its cases below `root`; what is there already is kept.
+
+    plan: in place of the one that the cases give, as where several sites share a domain.
 
     Raises:
         MissingFile, InvalidDataset, InvalidCases, TooFewCases: the data set is at fault.
@@ -88,10 +91,11 @@ def prepare_domain(
     """
     planned = plan_domain(root, plugin, data_dir, fold, batch_voxels, on_case)
     cases = [*planned.training, *planned.validation]
-    ready = prepare_cases(PreparedStore(root), plugin, planned.plan, cases, on_case)
+    plan = plan or planned.plan
+    ready = prepare_cases(PreparedStore(root), plugin, plan, cases, on_case)
     count = len(planned.training)
     return PreparedDomain(
-        plugin, planned.fingerprint, planned.plan, planned.split, ready[:count], ready[count:]
+        plugin, planned.fingerprint, plan, planned.split, ready[:count], ready[count:]
     )
 
 

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.plan import Plan
+from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import Conflict, IncompatibleParts, Interrupted, NothingToResume
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
@@ -246,7 +248,10 @@ class _Run:
             if base
             else architecture_of(self.request)
         )
-        topologies = {n: topology_of(one, architecture) for n, one in self.prepared.items()}
+        topologies = {
+            name: topology_of(one.plugin.spec, one.plan, architecture)
+            for name, one in self.prepared.items()
+        }
         network = build_network(architecture, topologies, self.request.seed)
         store = WeightStore(self.settings.weights_dir)
         if base:
@@ -287,7 +292,7 @@ class _Run:
                 return version
         one = self.prepared[name]
         curve = trainer.curves.get(f"dice/{name}")
-        topology = topology_of(one, network.architecture)
+        topology = topology_of(one.plugin.spec, one.plan, network.architecture)
         return self.catalog.versions.publish(
             NewVersion(
                 domain=name,
@@ -314,9 +319,8 @@ def architecture_of(request: Request) -> Architecture:
     )
 
 
-def topology_of(domain: PreparedDomain, architecture: Architecture) -> Topology:
+def topology_of(spec: DomainSpec, plan: Plan, architecture: Architecture) -> Topology:
     """The domain's own geometry; in the paper's architecture all have the same."""
-    plan, spec = domain.plan, domain.plugin.spec
     paper = architecture.name == "paper"
     return Topology(
         in_channels=len(spec.channels),

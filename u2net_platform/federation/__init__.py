@@ -1,0 +1,1 @@
+"""Training over sites that keep their data: the one package that knows Flower."""

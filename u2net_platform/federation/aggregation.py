@@ -1,0 +1,141 @@
+"""From the updates of sites to one: checked, weighted, summed in one order.
+
+An update is what a site adds to the weights that it was given. All here is a pure function, so
+that the same replies give the same bytes, in whatever order they came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from u2net_platform.model.partition import BACKBONE
+
+MOST_EXAMPLES = 1_000_000
+
+Weights = Mapping[str, Tensor]
+
+
+class Rules(BaseModel):
+    """How updates are weighed, and which are left out.
+
+    weigh_by: what a site counts with; `equal` lets every site count the same.
+    cap: a site counts with no more than this, so that one large site does not decide alone.
+    largest_update: bound on the norm of an owner's update, as a multiple of the norm of the weights
+        that it changes.
+    server_momentum: the backbone moves by a running sum of updates that decays by this factor.
+        Source: Hsu, Qi, Brown, arXiv 1909.06335.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weigh_by: Literal["examples", "steps", "equal"] = "examples"
+    cap: int = Field(default=1000, ge=1)
+    largest_update: float = Field(default=2.0, gt=0)
+    server_momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A site's updates by owner: the backbone's, and those of domains that it shares."""
+
+    site: str
+    updates: Mapping[str, Weights]
+    examples: int
+    steps: int
+
+    @property
+    def norm(self) -> float:
+        """Of the update of the backbone."""
+        return norm_of(self.updates.get(BACKBONE, {}))
+
+
+class Refused(Exception):
+    """A reply is left out; `reason` is one word, as the catalog keeps it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def check(one: Contribution, held: Mapping[str, Weights], rules: Rules) -> None:
+    """Look at a contribution before it may change anything.
+
+    held: by owner, the weights that the site was given and has to answer for.
+
+    Raises:
+        Refused: WrongKeys, WrongType, WrongShape, NotFinite, TooLarge or WrongWeight.
+    """
+    for count in (one.examples, one.steps):
+        if not 1 <= count <= MOST_EXAMPLES:
+            raise Refused("WrongWeight")
+    if one.updates.keys() != held.keys():
+        raise Refused("WrongKeys")
+    for owner, update in one.updates.items():
+        _check_update(update, held[owner], rules.largest_update)
+
+
+def _check_update(update: Weights, weights: Weights, largest: float) -> None:
+    if update.keys() != weights.keys():
+        raise Refused("WrongKeys")
+    for name, tensor in update.items():
+        if tensor.dtype != weights[name].dtype:
+            raise Refused("WrongType")
+        if tensor.shape != weights[name].shape:
+            raise Refused("WrongShape")
+    norm = norm_of(update)
+    # The norm of finite values may be infinite, and that of NaN is NaN.
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in update.values()):
+        raise Refused("NotFinite")
+    if not norm <= largest * norm_of(weights):
+        raise Refused("TooLarge")
+
+
+def norm_of(tensors: Weights) -> float:
+    """Euclidean norm over all tensors, in double precision."""
+    squares = (float(tensors[name].double().square().sum()) for name in sorted(tensors))
+    return math.sqrt(sum(squares))
+
+
+def weight_of(one: Contribution, rules: Rules) -> int:
+    """With what a site counts."""
+    count = {"examples": one.examples, "steps": one.steps, "equal": 1}[rules.weigh_by]
+    return min(count, rules.cap)
+
+
+def mean_update(owner: str, contributions: Sequence[Contribution], rules: Rules) -> Weights | None:
+    """The weighted mean of an owner's updates over the sites that sent one; None if none did.
+
+    Summed in double precision in the order of the sites' names.
+    """
+    sent = sorted((one for one in contributions if owner in one.updates), key=lambda one: one.site)
+    if not sent:
+        return None
+    total = sum(weight_of(one, rules) for one in sent)
+    mean = {
+        name: torch.zeros_like(t, dtype=torch.float64) for name, t in sent[0].updates[owner].items()
+    }
+    for one in sent:
+        for name, tensor in one.updates[owner].items():
+            mean[name].add_(tensor.double(), alpha=weight_of(one, rules) / total)
+    return mean
+
+
+def apply_update(
+    weights: Weights, update: Weights, momentum: Weights | None, decay: float
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights after a round, and the momentum for the next one (double precision)."""
+    if momentum is None or not decay:
+        kept = {name: tensor.clone() for name, tensor in update.items()}
+    else:
+        kept = {name: decay * momentum[name] + tensor for name, tensor in update.items()}
+    moved = {
+        name: (tensor.double() + kept[name]).to(tensor.dtype) for name, tensor in weights.items()
+    }
+    return moved, kept

@@ -1,0 +1,610 @@
+"""The coordinator: round after round, from the sites' answers to one backbone.
+
+After each round the backbone, the weights of shared domains, the momentum, and which round of each
+site was taken last are in one file; the catalog's rows come after it. So a run that is killed goes
+on from its last round.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import (
+    ContributionRecord,
+    NewVersion,
+    RoundRecord,
+    RunRecord,
+    VersionRecord,
+)
+from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.plan import Plan
+from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.errors import (
+    Conflict,
+    InvalidFederation,
+    NothingToResume,
+    QuorumNotReached,
+    UnknownDomain,
+)
+from u2net_platform.federation.aggregation import (
+    Contribution,
+    Refused,
+    Rules,
+    Weights,
+    apply_update,
+    check,
+    mean_update,
+)
+from u2net_platform.federation.messages import (
+    DESCRIBE,
+    FINISH,
+    TRAIN,
+    Ask,
+    Description,
+    Finish,
+    Held,
+    Order,
+    Published,
+    answer_of,
+    content_of,
+    pack,
+    size_of,
+    unpack,
+)
+from u2net_platform.files import exclusive, write_text
+from u2net_platform.model.network import UniversalUNet, build_network
+from u2net_platform.model.partition import BACKBONE
+from u2net_platform.model.topology import Architecture, Topology
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
+from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
+from u2net_platform.tracking.recorder import Recorder
+from u2net_platform.training.checkpoint import (
+    load_checkpoint,
+    save_checkpoint,
+    with_prefix,
+    without_prefix,
+)
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.workflows.register import keep_registered
+from u2net_platform.workflows.train import LOCK_FILE, topology_of
+from u2net_platform.workflows.verify import take_probe
+
+REQUEST_FILE = "federation.json"
+STATE_FILE = "federation.safetensors"
+POLL_SECONDS = 1.0
+
+
+class FederationRequest(BaseModel):
+    """All that decides a federated run; kept in its folder, so that it can go on.
+
+    sites: who may take part, by name. quorum: a round counts with so many contributions.
+    attempts: how often a round is tried before the run fails. wait_minutes: for sites to be there,
+    at the start and before every round. base: the version whose backbone it begins with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sites: tuple[str, ...] = Field(min_length=1)
+    recipe: Recipe
+    rounds: int = Field(ge=1)
+    cycles: int = Field(ge=1)
+    rules: Rules = Rules()
+    quorum: int = Field(ge=1)
+    attempts: int = Field(default=3, ge=1)
+    proximal: float = Field(default=0.0, ge=0)
+    seed: int = Field(default=0, ge=0)
+    fold: int = 0
+    base: str | None = None
+    round_minutes: float = Field(default=60.0, gt=0)
+    wait_minutes: float = Field(default=5.0, gt=0)
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """The recipe of all rounds together: the learning rate falls over the whole run.
+
+        No moving average: the mean over sites takes its place.
+        """
+        length = {"cycles": self.rounds * self.cycles, "average": None}
+        return self.recipe.model_copy(update=length)
+
+
+@dataclass
+class State:
+    """All that a round hands to the next one.
+
+    confirmed: by site, its last round that was taken. held: by site. shared: domains whose weights
+    are averaged, with the plan that all sites use for them.
+    """
+
+    weights: dict[str, dict[str, Tensor]]
+    momentum: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    round: int = 0
+    confirmed: dict[str, int] = field(default_factory=dict)
+    held: dict[str, Description] = field(default_factory=dict)
+    shared: dict[str, Held] = field(default_factory=dict)
+    last: list[RoundRecord] = field(default_factory=list)
+
+    def save(self, file: Path) -> None:
+        tensors: dict[str, Tensor] = {}
+        for kind, owners in (("weights", self.weights), ("momentum", self.momentum)):
+            for owner, part in owners.items():
+                tensors |= with_prefix(f"{kind}/{owner}", part)
+        held = {site: one.model_dump(mode="json") for site, one in self.held.items()}
+        rounds = [one.model_dump(mode="json") for one in self.last]
+        rest = {
+            "round": self.round,
+            "confirmed": self.confirmed,
+            "held": held,
+            "shared": {name: one.model_dump(mode="json") for name, one in self.shared.items()},
+            "last": rounds,
+        }
+        save_checkpoint(file, tensors, rest)
+
+    @classmethod
+    def load(cls, file: Path) -> State:
+        tensors, rest = load_checkpoint(file)
+        return cls(
+            weights=_by_owner(without_prefix("weights", tensors)),
+            momentum=_by_owner(without_prefix("momentum", tensors)),
+            round=rest["round"],
+            confirmed=rest["confirmed"],
+            held={site: Description.model_validate(one) for site, one in rest["held"].items()},
+            shared={name: Held.model_validate(one) for name, one in rest["shared"].items()},
+            last=[RoundRecord.model_validate(one) for one in rest["last"]],
+        )
+
+
+def _by_owner(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    owners: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        owner, _, name = key.partition("/")
+        owners.setdefault(owner, {})[name] = tensor
+    return owners
+
+
+@dataclass(frozen=True)
+class Federated:
+    """A completed run: its versions here, and by site, those that the site has published."""
+
+    run: RunRecord
+    versions: tuple[VersionRecord, ...]
+    at_sites: Mapping[str, Published]
+
+
+OnRound = Callable[[RoundRecord], None]
+
+
+def new_run(settings: Settings, request: FederationRequest) -> str:
+    """Write down what is to be done; returns the id of the run.
+
+    Raises:
+        InvalidFederation: it cannot come to an end.
+    """
+    if request.quorum > len(request.sites):
+        raise InvalidFederation(
+            f"The quorum is {request.quorum} of {len(request.sites)} sites",
+            "Ask for fewer, or name more sites.",
+        )
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    directory = settings.runs_dir / run_id
+    write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
+    return run_id
+
+
+def request_of(settings: Settings, run_id: str) -> FederationRequest:
+    """Raises NothingToResume: there is no such federated run."""
+    file = settings.runs_dir / run_id / REQUEST_FILE
+    try:
+        return FederationRequest.model_validate_json(file.read_text("utf-8"))
+    except (OSError, ValidationError) as error:
+        raise NothingToResume(
+            f"{run_id} is no federated run: {file} cannot be read", "See: u2net federate status"
+        ) from error
+
+
+class Coordinator:
+    """One federated run over a grid, from its first round, or from the last one that is stored."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run_id: str,
+        grid: Grid,
+        on_note: Callable[[str], None] = lambda _: None,
+        on_round: OnRound = lambda _: None,
+    ) -> None:
+        self.request = request_of(settings, run_id)
+        self._settings, self._run_id, self._grid = settings, run_id, grid
+        self._on_note, self._on_round = on_note, on_round
+        self._directory = settings.runs_dir / run_id
+        self._catalog = Catalog.open(settings.database_url)
+        self._store = WeightStore(settings.weights_dir)
+        self._recipe = self.request.whole_recipe
+        self._architecture = self._base_architecture()
+
+    def go(self) -> Federated:
+        """Run all rounds that are left, and let every site publish its versions.
+
+        Raises:
+            QuorumNotReached: too few sites sent something usable; what was reached is kept.
+            RunBusy: another process coordinates this run.
+        """
+        with exclusive(self._directory / LOCK_FILE):
+            state = self._begin()
+            recorder = self._recorder()
+            try:
+                while state.round < self.request.rounds:
+                    self._one_round(state, recorder)
+                at_sites = self._finish(state)
+                versions = self._publish(state)
+            except BaseException as error:
+                stopped = isinstance(error, KeyboardInterrupt)
+                status = "interrupted" if stopped else "failed"
+                self._catalog.runs.update(self._run_id, status, state.round)  # type: ignore[arg-type]
+                recorder.finish(status)  # type: ignore[arg-type]
+                raise
+            run = self._catalog.runs.update(self._run_id, "completed", state.round)
+            recorder.finish("completed")
+            keep_registered(self._settings, [one.domain for one in versions], self._on_note)
+            return Federated(run, versions, at_sites)
+
+    # Beginning
+
+    def _begin(self) -> State:
+        file = self._directory / STATE_FILE
+        if file.exists():
+            state = State.load(file)
+            for one in state.last:  # killed between the file and its rows
+                self._catalog.federations.end_round(one)
+            self._catalog.runs.update(self._run_id, "running", state.round)
+            return state
+        held = self._describe(self._present(1))
+        if len(held) < self.request.quorum:
+            raise QuorumNotReached(
+                f"{len(held)} of {len(self.request.sites)} sites say what they hold, and "
+                f"{self.request.quorum} are needed",
+                "See that they run, and faults.log in their folders.",
+            )
+        state = State({BACKBONE: self._first_backbone()})
+        self._welcome(state, held)
+        try:
+            self._catalog.runs.create(self._record(held))
+        except Conflict:
+            self._catalog.runs.update(self._run_id, "running", 0)
+        state.save(file)
+        return state
+
+    def _describe(self, nodes: Mapping[str, int]) -> dict[str, Description]:
+        """What sites hold; those that cannot say so are left out."""
+        ask = Ask(run=self._run_id, fold=self.request.fold, batch_voxels=self._recipe.batch_voxels)
+        answers = self._exchange(nodes, DESCRIBE, {site: pack(ask) for site in nodes})
+        found = {}
+        for site, message in answers.items():
+            try:
+                found[site], _ = unpack(Description, content_of(message))
+            except Refused as refused:
+                self._on_note(f"{site} cannot say what it holds: {refused.reason}")
+        return found
+
+    def _first_backbone(self) -> dict[str, Tensor]:
+        if self.request.base:
+            return self._store.get(self._catalog.find(self.request.base).backbone_digest)
+        return build_network(self._architecture, {}, self.request.seed).owner_state(BACKBONE)
+
+    def _topologies(self, plans: Mapping[str, Held]) -> dict[str, Topology]:
+        return {
+            name: topology_of(
+                DomainSpec.parse(one.spec, f"the spec of {name}"),
+                Plan.model_validate(one.plan),
+                self._architecture,
+            )
+            for name, one in plans.items()
+        }
+
+    def _base_architecture(self) -> Architecture:
+        if self.request.base is None:
+            return Architecture()
+        return Architecture.model_validate(
+            self._catalog.find(self.request.base).backbone_architecture
+        )
+
+    def _add_domains(self, held: Mapping[str, Description]) -> None:
+        """A run's domains are rows of the catalog, also where their data is elsewhere."""
+        for description in held.values():
+            for name, one in description.domains.items():
+                try:
+                    self._catalog.domains.get(name)
+                except UnknownDomain:
+                    self._catalog.domains.add(one.spec, name, one.plugin_digest, "federation")
+
+    def _record(self, held: Mapping[str, Description]) -> RunRecord:
+        return RunRecord(
+            id=self._run_id,
+            kind="federate",
+            mode="universal",
+            domains=tuple(sorted({name for one in held.values() for name in one.domains})),
+            recipe=self._recipe.model_dump(mode="json"),
+            seed=self.request.seed,
+            fold=self.request.fold,
+            device="sites",
+            directory=str(self._directory.resolve()),
+            base_version=self.request.base and self._catalog.find(self.request.base).reference,
+        )
+
+    def _recorder(self) -> Recorder:
+        recorder = OutboxRecorder(
+            self._directory / OUTBOX_FILE,
+            lambda: MLflowRecorder(self._settings, self._run_id),
+            self._on_note,
+        )
+        chosen = self.request.model_dump(mode="json", exclude={"recipe"})
+        recipe = self._recipe.model_dump(mode="json")
+        recorder.log_params({f"recipe/{key}": value for key, value in recipe.items()} | chosen)
+        return recorder
+
+    # A round
+
+    def _one_round(self, state: State, recorder: Recorder) -> None:
+        """Ask all sites that are there; repeat below the quorum.
+
+        Raises:
+            QuorumNotReached: at the last attempt.
+        """
+        number, done = state.round + 1, []
+        for attempt in range(1, self.request.attempts + 1):
+            started = time.monotonic()
+            taken, rows, metrics = self._ask(state, number)
+            enough = len(taken) >= self.request.quorum
+            last = attempt == self.request.attempts
+            done.append(
+                RoundRecord(
+                    run_id=self._run_id,
+                    number=number,
+                    attempt=attempt,
+                    status="completed" if enough else "failed" if last else "repeated",
+                    backbone_digest=self._move(state, taken) if enough else None,
+                    seconds=time.monotonic() - started,
+                    contributions=tuple(rows),
+                )
+            )
+            if enough:
+                break
+            self._catalog.federations.end_round(done[-1])
+            self._on_round(done[-1])
+        else:
+            reasons = ", ".join(f"{one.site}: {one.reason or 'sound'}" for one in rows)
+            raise QuorumNotReached(
+                f"Round {number} has {len(taken)} contributions after {len(done)} attempts, and "
+                f"{self.request.quorum} are needed ({reasons})",
+                f"See the sites' faults.log; then: u2net federate run --resume {self._run_id}",
+            )
+        state.round, state.last = number, done
+        state.confirmed |= {one.site: number for one in taken}
+        state.save(self._directory / STATE_FILE)
+        self._catalog.federations.end_round(done[-1])
+        self._catalog.runs.update(self._run_id, "running", number)
+        recorder.log_metrics(_curves(done[-1], metrics), number)
+        self._on_round(done[-1])
+
+    def _ask(
+        self, state: State, number: int
+    ) -> tuple[list[Contribution], list[ContributionRecord], dict[str, float]]:
+        """One attempt: contributions that may count, a row for every site, and numbers to watch."""
+        nodes = self._present(number)
+        if new := {site: node for site, node in nodes.items() if site not in state.held}:
+            self._welcome(state, self._describe(new))
+        nodes = {site: node for site, node in nodes.items() if site in state.held}
+        orders = {site: self._order(state, site, number) for site in nodes}
+        started = time.monotonic()
+        answers = self._exchange(nodes, TRAIN, orders)
+        seconds = time.monotonic() - started
+        taken, rows = [], []
+        metrics: dict[str, float] = {}
+        held: dict[str, Description] = {}
+        for site in self.request.sites:
+            row: dict[str, Any] = {"site": site, "seconds": seconds}
+            try:
+                if site not in nodes:
+                    raise Refused("Absent")
+                row["bytes_down"] = size_of(orders[site])
+                if site not in answers:
+                    raise Refused("NoReply")
+                if answers[site].has_content():
+                    row["bytes_up"] = size_of(answers[site].content)
+                answer = answer_of(site, answers[site])
+                one = answer.contribution
+                check(one, self._answerable(state, site), self.request.rules)
+            except Refused as refused:
+                rows.append(ContributionRecord(**row, accepted=False, reason=refused.reason))
+            else:
+                taken.append(one)
+                row |= {"examples": one.examples, "steps": one.steps, "norm": one.norm}
+                rows.append(ContributionRecord(**row, accepted=True))
+                metrics |= {f"{name}/{site}": value for name, value in answer.metrics.items()}
+                held[site] = answer.held
+        self._welcome(state, held)
+        return taken, rows, metrics
+
+    def _order(self, state: State, site: str, number: int) -> RecordDict:
+        order = Order(round=number, confirmed=state.confirmed.get(site, 0), **self._terms(state))
+        return pack(order, self._answerable(state, site))
+
+    def _terms(self, state: State) -> dict[str, Any]:
+        return {
+            "run": self._run_id,
+            "cycles": self.request.cycles,
+            "recipe": self._recipe,
+            "architecture": self._architecture.model_dump(mode="json"),
+            "seed": self.request.seed,
+            "fold": self.request.fold,
+            "proximal": self.request.proximal,
+            "plans": {name: one.plan for name, one in state.shared.items()},
+            "seconds": self.request.round_minutes * 60,
+        }
+
+    def _answerable(self, state: State, site: str) -> dict[str, Weights]:
+        """The weights that a site is given, and sends updates of."""
+        domains = state.held[site].domains
+        shared = {name for name, one in domains.items() if one.plan is not None}
+        return {owner: w for owner, w in state.weights.items() if owner in {BACKBONE, *shared}}
+
+    def _welcome(self, state: State, held: Mapping[str, Description]) -> None:
+        """Take note of what sites hold; a domain that is shared begins here."""
+        state.held |= held
+        self._add_domains(held)
+        # The plan of the site with most cases; from then on it stays.
+        fresh = {n: one for n, one in _shared(state.held).items() if n not in state.shared}
+        network = build_network(self._architecture, self._topologies(fresh), self.request.seed)
+        state.weights |= {name: network.owner_state(name) for name in fresh}
+        state.shared |= fresh
+
+    def _move(self, state: State, taken: Sequence[Contribution]) -> str:
+        """Let the contributions change the weights; returns the digest of the backbone."""
+        rules = self.request.rules
+        for owner, weights in state.weights.items():
+            update = mean_update(owner, taken, rules)
+            if update is None:
+                continue
+            decay = rules.server_momentum if owner == BACKBONE else 0.0
+            state.weights[owner], kept = apply_update(
+                weights, update, state.momentum.get(owner), decay
+            )
+            if decay:
+                state.momentum[owner] = kept
+        return self._store.put(state.weights[BACKBONE])
+
+    # Messages
+
+    def _present(self, number: int) -> dict[str, int]:
+        """Sites that are there, by name, once all are or the wait is over."""
+        until = time.monotonic() + self.request.wait_minutes * 60
+        while True:
+            names = {node.name: node.node_id for node in self._grid.get_nodes()}
+            there = {site: names[site] for site in self.request.sites if site in names}
+            over = time.monotonic() >= until
+            if len(there) == len(self.request.sites) or over:
+                break
+            time.sleep(POLL_SECONDS)
+        if over and len(there) < len(self.request.sites):
+            missing = ", ".join(sorted(set(self.request.sites) - set(there)))
+            self._on_note(f"Round {number} goes on without {missing}")
+        return there
+
+    def _exchange(
+        self, nodes: Mapping[str, int], kind: str, contents: Mapping[str, RecordDict]
+    ) -> dict[str, Message]:
+        """Send to each site, and wait for answers, no longer than a round takes."""
+        timeout = self.request.round_minutes * 60
+        messages = {
+            site: self._grid.create_message(content, kind, nodes[site], self._run_id, timeout)
+            for site, content in contents.items()
+        }
+        sites = {node: site for site, node in nodes.items()}
+        replies = self._grid.send_and_receive(list(messages.values()), timeout=timeout)
+        # A node that is not there is answered for by the SuperLink, under an id of its own.
+        by_message = {m.metadata.message_id: site for site, m in messages.items()}
+        found: dict[str, Message] = {}
+        for reply in replies:
+            site = by_message.get(reply.metadata.reply_to_message_id) or sites.get(
+                reply.metadata.src_node_id
+            )
+            if site is not None:
+                found.setdefault(site, reply)
+        return found
+
+    # The end
+
+    def _finish(self, state: State) -> dict[str, Published]:
+        """Let every site publish; one that does not answer now can be asked again by a resume."""
+        nodes = self._present(state.round)
+        sites = self._catalog.federations.sites(self._run_id)
+        orders = {
+            site: pack(
+                Finish(
+                    round=max(state.round, 1),
+                    confirmed=state.confirmed.get(site, 0),
+                    sites=sites,
+                    **self._terms(state),
+                ),
+                self._answerable(state, site),
+            )
+            for site in nodes
+            if site in state.held
+        }
+        found = {}
+        for site, message in self._exchange(nodes, FINISH, orders).items():
+            try:
+                found[site], _ = unpack(Published, content_of(message))
+            except Refused as refused:
+                self._on_note(f"{site} has published nothing: {refused.reason}")
+        return found
+
+    def _publish(self, state: State) -> tuple[VersionRecord, ...]:
+        """Versions of shared domains; the others belong to the sites and are in their catalogs."""
+        backbone = self._store.put(state.weights[BACKBONE])
+        plans = state.shared
+        network = build_network(self._architecture, self._topologies(plans))
+        for owner, weights in state.weights.items():
+            network.load_owner(owner, weights)
+        known = {one.domain: one for one in self._catalog.versions.by_run(self._run_id)}
+        for name, one in plans.items():
+            if name not in known:
+                known[name] = self._version(network, name, one, backbone)
+        return tuple(known[name] for name in plans)
+
+    def _version(
+        self, network: UniversalUNet, name: str, held: Held, backbone: str
+    ) -> VersionRecord:
+        assert held.plan is not None  # of a shared domain
+        sites = self._catalog.federations.sites(self._run_id)
+        return self._catalog.versions.publish(
+            NewVersion(
+                domain=name,
+                backbone_digest=backbone,
+                backbone_architecture=self._architecture.model_dump(mode="json"),
+                domain_digest=self._store.put(network.owner_state(name)),
+                spec=held.spec,
+                plugin_digest=held.plugin_digest,
+                plan=held.plan,
+                run_id=self._run_id,
+                architecture=network.topology(name).model_dump(mode="json"),
+                metrics={"federation": {"sites": sites}},
+                probe=take_probe(network, name, self._store),
+            )
+        )
+
+
+def _shared(held: Mapping[str, Description]) -> dict[str, Held]:
+    """Domains whose weights are averaged: each as the site with most cases has it."""
+    found: dict[str, Held] = {}
+    for site in sorted(held):
+        for name, one in held[site].domains.items():
+            better = name not in found or one.examples > found[name].examples
+            if one.plan is not None and better:
+                found[name] = one
+    return dict(sorted(found.items()))
+
+
+def _curves(done: RoundRecord, metrics: Mapping[str, float]) -> dict[str, float]:
+    def rows() -> Iterator[tuple[str, float]]:
+        for one in done.contributions:
+            yield f"accepted/{one.site}", float(one.accepted)
+            yield f"bytes_up/{one.site}", float(one.bytes_up)
+            yield f"bytes_down/{one.site}", float(one.bytes_down)
+            if one.norm is not None:
+                yield f"norm/{one.site}", one.norm
+
+    return {"seconds": done.seconds, **dict(rows()), **metrics}

@@ -1,0 +1,115 @@
+"""What a site may do to its update before it leaves: clip it, add noise, count what that spends.
+
+The unit of privacy is the site's whole contribution of a round: nobody who sees all its updates can
+tell well whether the site took part with its data or not at all. Source: Geyer, Klein, Nabi, arXiv
+1712.07557, with the noise added at the site.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from u2net_platform.errors import BudgetSpent, InvalidSite
+from u2net_platform.federation.aggregation import Weights, norm_of
+from u2net_platform.files import write_text
+
+
+class PrivacyRules(BaseModel):
+    """clip: bound on the norm of all that a site sends in a round; 0 leaves it as it is.
+
+    noise: standard deviation of the Gaussian noise, as a multiple of `clip`; 0 adds none.
+    delta: the probability with which the bound may fail. largest_epsilon: nothing leaves the site
+    once one more round would spend more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    largest_epsilon: float | None = Field(default=None, gt=0)
+
+
+class Privacy:
+    """A site's rules, and in `file` how often noise of which size has left it, over all runs."""
+
+    def __init__(self, rules: PrivacyRules, file: Path) -> None:
+        if rules.noise and not rules.clip:
+            raise InvalidSite("[privacy] has noise without clip", "Set clip, the bound it scales.")
+        if rules.largest_epsilon and not rules.noise:
+            raise InvalidSite("[privacy] bounds epsilon without noise", "Set noise, or no bound.")
+        self._rules, self._file = rules, file
+
+    def protect(self, updates: Mapping[str, Weights]) -> dict[str, dict[str, Tensor]]:
+        """The updates by owner as they may leave; what this spends is on disk before.
+
+        Raises:
+            BudgetSpent: one more round is more than the site allows.
+        """
+        whole = {f"{o}/{n}": t for o, update in updates.items() for n, t in update.items()}
+        if self._rules.clip:
+            scale = min(1.0, self._rules.clip / max(norm_of(whole), 1e-30))
+            whole = {name: tensor * scale for name, tensor in whole.items()}
+        if self._rules.noise:
+            self._spend()
+            # Of the system's own randomness: who knows a seed takes the noise off again.
+            generator = torch.Generator().manual_seed(secrets.randbits(63))
+            deviation = self._rules.noise * self._rules.clip
+            whole = {
+                name: tensor + deviation * torch.randn(tensor.shape, generator=generator)
+                for name, tensor in whole.items()
+            }
+        return {o: {n: whole[f"{o}/{n}"] for n in update} for o, update in updates.items()}
+
+    def epsilon(self, more: int = 0) -> float | None:
+        """What all rounds so far, and `more` like the next, spend at delta; None without noise."""
+        if not self._rules.noise:
+            return None
+        spent = self._spent()
+        key = repr(self._rules.noise)
+        spent[key] = spent.get(key, 0) + more
+        history = [(float(noise), 1.0, count) for noise, count in spent.items() if count]
+        if not history:
+            return 0.0
+        accountant = _accountant()
+        accountant.history = history
+        return float(accountant.get_epsilon(self._rules.delta))
+
+    def _spend(self) -> None:
+        after = self.epsilon(more=1)
+        limit = self._rules.largest_epsilon
+        if limit is not None and after is not None and after > limit:
+            raise BudgetSpent(
+                f"One more round would spend epsilon {after:.2f}, and {limit:g} is allowed",
+                "Raise largest_epsilon in site.toml, if the site's people agree.",
+            )
+        spent = self._spent()
+        key = repr(self._rules.noise)
+        spent[key] = spent.get(key, 0) + 1
+        write_text(self._file, json.dumps(spent))
+
+    def _spent(self) -> dict[str, int]:
+        try:
+            found: dict[str, int] = json.loads(self._file.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+
+def _accountant() -> Any:
+    try:
+        from opacus.accountants import RDPAccountant
+    except ImportError as error:
+        raise InvalidSite(
+            "[privacy] asks for noise, and Opacus, which counts what it spends, is not installed",
+            "Install it: pip install 'u2net-platform[privacy]'",
+        ) from error
+    return RDPAccountant()

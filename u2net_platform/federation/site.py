@@ -1,0 +1,469 @@
+"""A site: its folder, its domains, and what it does when the coordinator asks.
+
+A folder holds `site.toml`, the keys, `audit.jsonl`, the site's own home (catalog, prepared cases,
+weights) and, for each run, what it keeps between two rounds. A domain's own weights lie there and
+nowhere else, unless `site.toml` shares them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import tomllib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import NewVersion, RunRecord
+from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.plan import Plan
+from u2net_platform.domains.discovery import find_plugin
+from u2net_platform.domains.spec import list_faults
+from u2net_platform.errors import BudgetSpent, Conflict, InvalidSite, StateLost, UnknownDomain
+from u2net_platform.federation.aggregation import Weights, norm_of
+from u2net_platform.federation.messages import Ask, Description, Finish, Held, Order, Published
+from u2net_platform.federation.privacy import Privacy, PrivacyRules
+from u2net_platform.files import storage_errors
+from u2net_platform.inference.device import choose_device
+from u2net_platform.model.network import UniversalUNet, build_network
+from u2net_platform.model.partition import BACKBONE, owner_of, tensors_digest
+from u2net_platform.model.topology import Architecture
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.recorder import NullRecorder
+from u2net_platform.training.checkpoint import load_checkpoint, without_prefix
+from u2net_platform.training.trainer import (
+    CHECKPOINT_FILE,
+    Options,
+    Step,
+    Trainer,
+    TrainingDomain,
+)
+from u2net_platform.workflows.add_domain import add_domain, load_added
+from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.train import topology_of
+from u2net_platform.workflows.verify import take_probe
+
+SITE_FILE = "site.toml"
+AUDIT_FILE = "audit.jsonl"
+
+
+class SiteDomain(BaseModel):
+    """Where a domain's data lies at the site, and whether its own weights may leave it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path
+    weights: Literal["local", "average"] = "local"
+
+
+class SiteConfig(BaseModel):
+    """`site.toml`.
+
+    approved: SHA-256 of the bundles that may run here. plugins: a folder of the site's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    device: str = "auto"
+    workers: int = Field(default=1, ge=0)
+    plugins: Path | None = None
+    approved: tuple[str, ...] = ()
+    privacy: PrivacyRules = PrivacyRules()
+    domains: dict[str, SiteDomain] = {}
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Raises InvalidSite: with all faults at once."""
+        file = directory / SITE_FILE
+        try:
+            return cls.model_validate(tomllib.loads(file.read_text("utf-8")))
+        except OSError as error:
+            raise InvalidSite(
+                f"{directory} is no site: {SITE_FILE} cannot be read", "Make one: u2net site init"
+            ) from error
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidSite(f"{file} is no TOML: {error}", "Correct it.") from error
+        except ValidationError as error:
+            raise InvalidSite(
+                f"{file} has faults:\n{list_faults(error)}", "Correct each of them."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What leaves a site after a round: what it holds, updates by owner, and numbers."""
+
+    held: Description
+    updates: dict[str, dict[str, Tensor]]
+    examples: int
+    steps: int
+    metrics: dict[str, float]
+
+
+class Site:
+    """A site's folder at work. Every method may raise U2NetError; its text must not leave."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.resolve()
+        self.config = SiteConfig.load(self.directory)
+        # Its own, whatever the environment says of the coordinator's.
+        self.settings = Settings(
+            home=self.directory / "home",
+            plugins=self._path(self.config.plugins) if self.config.plugins else None,
+            catalog_url=None,
+            tracking_uri=None,
+        )
+        self._privacy = Privacy(self.config.privacy, self.directory / "privacy.json")
+        self._prepared: dict[tuple[object, ...], PreparedDomain] = {}
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return Catalog.open(self.settings.database_url)
+
+    def describe(self, ask: Ask) -> Description:
+        """The site's domains; a plan only of those whose weights it shares."""
+        found = self._description(self._prepare(ask.fold, ask.batch_voxels, {}))
+        self._audit(ask.run, 0, "described", {"domains": sorted(found.domains)})
+        return found
+
+    def train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
+        """Train a round from the weights that were given, and say what it adds to them.
+
+        A domain's own weights are kept as pending: the next order tells whether they count.
+
+        Raises:
+            StateLost: what the confirmed round left is gone.
+            BudgetSpent: the time of the round is up, or its privacy.
+        """
+        until = time.monotonic() + order.seconds
+        prepared = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
+        before = self._kept(order.run, order.confirmed)
+        network = self._network(order, given, prepared)
+        self._adapt_new(order, network, prepared, before, until)
+        target = self._round_dir(order.run, order.round)
+        shutil.rmtree(target, ignore_errors=True)
+        owners = frozenset({BACKBONE, *prepared})
+        trainer = self._trainer(order, network, prepared, owners, target)
+        trainer.begin_at((order.round - 1) * order.cycles, before)
+        for name in given.keys() & prepared.keys():
+            network.load_owner(name, dict(given[name]))  # a shared domain is the coordinator's
+        watch = _Watch(until)
+        trainer.run(watch, NullRecorder(), until=order.round * order.cycles)
+        trainer.save()
+        self._forget_rounds(order.run, {order.confirmed, order.round})
+        return self._sent(order, given, network, prepared, watch)
+
+    def finish(self, finish: Finish, given: Mapping[str, Weights]) -> Published:
+        """Publish the site's domains on the final backbone, in the site's own catalog."""
+        before = self._kept(finish.run, finish.confirmed)
+        trained = _domains_in(before) if before else set()
+        prepared = {
+            name: one
+            for name, one in self._prepare(
+                finish.fold, finish.recipe.batch_voxels, finish.plans
+            ).items()
+            if name in trained
+        }
+        if not prepared:
+            return Published(versions={}, dice={})  # nothing of this site was ever taken
+        network = self._network(finish, given, prepared)
+        trainer = self._trainer(
+            finish, network, prepared, frozenset(), self._round_dir(finish.run, finish.round)
+        )
+        trainer.begin_at(finish.recipe.cycles, before)
+        for name in given.keys() & prepared.keys():
+            network.load_owner(name, dict(given[name]))
+        dice = trainer.validate()
+        versions = self._publish(finish, network, prepared, dice)
+        self._audit(finish.run, finish.round, "finished", {"versions": versions, "dice": dice})
+        return Published(versions=versions, dice=dice)
+
+    def _sent(
+        self,
+        order: Order,
+        given: Mapping[str, Weights],
+        network: UniversalUNet,
+        prepared: Mapping[str, PreparedDomain],
+        watch: _Watch,
+    ) -> Sent:
+        shared = {name for name in prepared if self.config.domains[name].weights == "average"}
+        raw = {
+            owner: {name: tensor - given[owner][name] for name, tensor in weights.items()}
+            for owner in (BACKBONE, *sorted(shared & given.keys()))
+            for weights in [{k: v.cpu() for k, v in network.owner_state(owner).items()}]
+        }
+        updates = self._privacy.protect(raw)
+        metrics = {f"loss/{name}": sum(v) / len(v) for name, v in watch.losses.items()}
+        epsilon = self._privacy.epsilon()
+        if epsilon is not None:
+            metrics["epsilon"] = epsilon
+        leaving = {
+            owner: {
+                "sha256": tensors_digest(update),
+                "norm": norm_of(update),
+                "bytes": sum(tensor.nbytes for tensor in update.values()),
+            }
+            for owner, update in updates.items()
+        }
+        self._audit(order.run, order.round, "sent", {"updates": leaving, "numbers": metrics})
+        return Sent(
+            self._description(prepared),
+            updates,
+            examples=sum(len(one.training) for one in prepared.values()),
+            steps=order.cycles * len(prepared),
+            metrics=metrics,
+        )
+
+    def _description(self, prepared: Mapping[str, PreparedDomain]) -> Description:
+        held = {}
+        for name, one in prepared.items():
+            shared = self.config.domains[name].weights == "average"
+            held[name] = Held(
+                spec=one.plugin.spec.document(),
+                plugin_digest=one.plugin.digest,
+                examples=len(one.training),
+                plan=one.plan.model_dump(mode="json") if shared else None,
+            )
+        return Description(domains=held)
+
+    def _prepare(
+        self, fold: int, batch_voxels: int, plans: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, PreparedDomain]:
+        if not self.config.domains:
+            raise InvalidSite(f"{self.config.name} has no domain", "Add [domains.NAME] to it.")
+        found = {}
+        for name, one in sorted(self.config.domains.items()):
+            data = self._path(one.data)
+            shared = one.weights == "average" and name in plans
+            plan = Plan.model_validate(plans[name]) if shared else None
+            key = (name, fold, batch_voxels, plan.digest if plan else None)
+            if key not in self._prepared:
+                self._add(name, data)
+                self._prepared[key] = prepare_domain(
+                    self.settings.prepared_dir,
+                    load_added(name, self.settings, self.catalog),
+                    data,
+                    fold,
+                    batch_voxels,
+                    lambda _: None,
+                    plan,
+                )
+            found[name] = self._prepared[key]
+        return found
+
+    def _add(self, name: str, data: Path) -> None:
+        try:
+            known = self.catalog.domains.get(name).data_dir
+        except UnknownDomain:
+            known = None
+        if known != str(data.resolve()):
+            add_domain(find_plugin(name, self.settings), self.catalog, data)
+
+    def _network(
+        self, order: Order, given: Mapping[str, Weights], prepared: Mapping[str, PreparedDomain]
+    ) -> UniversalUNet:
+        architecture = Architecture.model_validate(order.architecture)
+        topologies = {
+            name: topology_of(one.plugin.spec, one.plan, architecture)
+            for name, one in prepared.items()
+        }
+        network = build_network(architecture, topologies, order.seed)
+        network.load_owner(BACKBONE, dict(given[BACKBONE]))
+        return network
+
+    def _trainer(
+        self,
+        order: Order,
+        network: UniversalUNet,
+        prepared: Mapping[str, PreparedDomain],
+        owners: frozenset[str],
+        directory: Path,
+    ) -> Trainer:
+        options = Options(
+            seed=order.seed,
+            device=choose_device(self.config.device),
+            workers=self.config.workers,
+            owners=owners or frozenset(prepared),
+            proximal=order.proximal,
+        )
+        domains = {
+            name: TrainingDomain(one.plugin, one.plan, one.training, one.validation)
+            for name, one in prepared.items()
+        }
+        return Trainer(network, domains, order.recipe, options, directory)
+
+    def _adapt_new(
+        self,
+        order: Order,
+        network: UniversalUNet,
+        prepared: Mapping[str, PreparedDomain],
+        before: Path | None,
+        until: float,
+    ) -> None:
+        """A domain that joins later learns on the frozen backbone first, for as long as a round.
+
+        Only then do its gradients reach the backbone.
+        """
+        if order.round == 1:
+            return
+        kept = _domains_in(before) if before else set()
+        new = {name: one for name, one in prepared.items() if name not in kept}
+        if not new:
+            return
+        directory = self._run_dir(order.run) / "joining"
+        shutil.rmtree(directory, ignore_errors=True)
+        trainer = self._trainer(order, network, new, frozenset(new), directory)
+        trainer.begin_at((order.round - 1) * order.cycles)
+        trainer.run(_Watch(until), NullRecorder(), until=order.round * order.cycles)
+        shutil.rmtree(directory, ignore_errors=True)
+        self._audit(order.run, order.round, "adapted", {"domains": sorted(new)})
+
+    def _kept(self, run: str, confirmed: int) -> Path | None:
+        """What the confirmed round left; None before the first."""
+        if confirmed == 0:
+            return None
+        directory = self._round_dir(run, confirmed)
+        if not (directory / CHECKPOINT_FILE).exists():
+            raise StateLost(
+                f"{directory} is gone: the weights of this site's domains were there",
+                "Restore the site's folder from a backup, or start a new run.",
+            )
+        return directory
+
+    def _forget_rounds(self, run: str, needed: set[int]) -> None:
+        keep = {self._round_dir(run, number).name for number in needed}
+        for directory in self._run_dir(run).glob("round-*"):
+            if directory.name not in keep:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _publish(
+        self,
+        finish: Finish,
+        network: UniversalUNet,
+        prepared: Mapping[str, PreparedDomain],
+        dice: Mapping[str, float],
+    ) -> dict[str, str]:
+        directory = self._run_dir(finish.run)
+        with suppress(Conflict):  # it was asked before
+            self.catalog.runs.create(_run_record(finish, prepared, directory, self.config.device))
+        store = WeightStore(self.settings.weights_dir)
+        backbone = store.put(network.owner_state(BACKBONE))
+        known = {one.domain: one for one in self.catalog.versions.by_run(finish.run)}
+        for name, one in prepared.items():
+            if name in known:
+                continue
+            topology = topology_of(one.plugin.spec, one.plan, network.architecture)
+            metrics: dict[str, Any] = {"federation": {"sites": finish.sites}}
+            if name in dice:
+                metrics["validation"] = {"dice": dice[name]}
+            known[name] = self.catalog.versions.publish(
+                NewVersion(
+                    domain=name,
+                    backbone_digest=backbone,
+                    backbone_architecture=network.architecture.model_dump(mode="json"),
+                    domain_digest=store.put(network.owner_state(name)),
+                    spec=one.plugin.spec.document(),
+                    plugin_digest=one.plugin.digest,
+                    plan=one.plan.model_dump(mode="json"),
+                    run_id=finish.run,
+                    architecture=topology.model_dump(mode="json"),
+                    metrics=metrics,
+                    probe=take_probe(network, name, store),
+                )
+            )
+        self.catalog.runs.update(finish.run, "completed", finish.recipe.cycles * len(prepared))
+        return {name: known[name].reference for name in prepared}
+
+    def _path(self, path: Path) -> Path:
+        return path if path.is_absolute() else self.directory / path
+
+    def _run_dir(self, run: str) -> Path:
+        return self.directory / "state" / run
+
+    def _round_dir(self, run: str, number: int) -> Path:
+        return self._run_dir(run) / f"round-{number:05d}"
+
+    def _audit(self, run: str, number: int, what: str, details: Mapping[str, Any]) -> None:
+        """Note what leaves the site, on disk before it does; lines are only added."""
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "run": run,
+            "round": number,
+            "what": what,
+            **details,
+        }
+        file = self.directory / AUDIT_FILE
+        with storage_errors(file), file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line, sort_keys=True) + "\n")
+            log.flush()
+            os.fsync(log.fileno())
+
+
+def site_at(directory: Path) -> Site:
+    """The site of a folder; the same until its site.toml changes, as preparing takes long."""
+    try:
+        text = (directory / SITE_FILE).read_bytes()
+    except OSError:
+        text = b""  # Site says what is wrong
+    return _cached_site(directory.resolve(), text)
+
+
+@cache
+def _cached_site(directory: Path, text: bytes) -> Site:  # noqa: ARG001
+    return Site(directory)
+
+
+def _domains_in(kept: Path) -> set[str]:
+    """The domains whose weights a round has left."""
+    tensors, _ = load_checkpoint(kept / CHECKPOINT_FILE)
+    weights = without_prefix("network", tensors)
+    return {owner_of(name) for name in weights} - {BACKBONE}
+
+
+@dataclass
+class _Watch:
+    """Keeps losses, and ends a round whose time is up: nobody stops a site that trains."""
+
+    until: float
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    def on_note(self, text: str) -> None: ...
+
+    def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None: ...
+
+    def on_step(self, step: Step) -> None:
+        self.losses.setdefault(step.domain, []).append(step.loss)
+        if time.monotonic() > self.until:
+            raise BudgetSpent("The time of this round is up", "Give it more: --round-minutes.")
+
+
+def _run_record(
+    finish: Finish, prepared: Mapping[str, PreparedDomain], directory: Path, device: str
+) -> RunRecord:
+    return RunRecord(
+        id=finish.run,
+        kind="federate",
+        mode="universal",
+        domains=tuple(prepared),
+        recipe=finish.recipe.model_dump(mode="json"),
+        seed=finish.seed,
+        fold=finish.fold,
+        device=device,
+        directory=str(directory),
+        fingerprints={
+            name: one.fingerprint.model_dump(mode="json")
+            | {"split": {part: list(ids) for part, ids in vars(one.split).items()}}
+            for name, one in prepared.items()
+        },
+    )
