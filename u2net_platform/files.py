@@ -80,6 +80,22 @@ def write_text(target: Path, content: str) -> None:
     write_bytes(target, content.encode())
 
 
+def write_secret(target: Path, content: bytes) -> None:
+    """Write a new file that its owner alone may read.
+
+    Raises:
+        NotWritable: there is one already, or it cannot be made.
+    """
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Never one that others could read for a moment, and never in place of another key.
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text."""
     with path.open("rb") as file:

@@ -10,9 +10,11 @@ from u2net_platform.cli import (
     demo,
     deployment,
     domain,
+    federate,
     info,
     model,
     predict,
+    site,
     study,
     sync,
     train,
@@ -45,6 +47,8 @@ model.app.command()(bundle.export)
 model.app.command("import")(bundle.import_)
 model.app.command()(bundle.key)
 model.app.command()(sync.sync)
+app.add_typer(federate.app, name="federate")
+app.add_typer(site.app, name="site")
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)
 app.command()(info.doctor)

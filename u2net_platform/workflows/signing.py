@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -17,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from u2net_platform.errors import InvalidKey, MissingFile
-from u2net_platform.files import storage_errors, write_bytes
+from u2net_platform.files import write_bytes, write_secret
 
 
 def create_key(path: Path) -> Path:
@@ -28,14 +27,7 @@ def create_key(path: Path) -> Path:
     """
     key = Ed25519PrivateKey.generate()
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Never one that others could read for a moment, and never in place of another key.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+    write_secret(path, text)
     public = path.with_name(f"{path.name}.pub")
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     write_bytes(public, pem)

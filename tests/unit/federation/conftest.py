@@ -51,9 +51,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             labels[3:7, 4 : 9 + number % 3, 5:11] = 1
             noise = np.random.default_rng([number, len(name)]).normal(0, 20, labels.shape)
             image = (100 + 300.0 * labels + noise).astype(np.int16)
-            pair = {
-                kind: f"{kind}sTr/{name}_{number}.nii.gz" for kind in ("image", "label")
-            }
+            pair = {kind: f"{kind}sTr/{name}_{number}.nii.gz" for kind in ("image", "label")}
             write_array(folder / pair["image"], image[None], grid)
             write_array(folder / pair["label"], labels[None], grid)
             pairs.append(pair)

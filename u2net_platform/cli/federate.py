@@ -1,0 +1,183 @@
+"""`u2net federate`: train over sites that keep their data."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from u2net_platform.cli.output import Json, console, emit, talk
+from u2net_platform.cli.run_options import BatchVoxels, Fold, RecipeName
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from u2net_platform.catalog.records import RoundRecord
+    from u2net_platform.federation.coordinator import Federated, FederationRequest
+
+app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help=True)
+
+WATCH_SECONDS = 2.0
+
+
+class WeighBy(StrEnum):
+    examples = "examples"
+    steps = "steps"
+    equal = "equal"
+
+
+@app.command()
+def run(
+    sites: Annotated[Path, typer.Option(help="A folder of sites; all run in this process.")] = Path(
+        "sites"
+    ),
+    resume: Annotated[str | None, typer.Option(help="Go on with this run instead.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--from", help="Begin with the backbone of this version.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the sites' updates meet.")] = 50,
+    cycles: Annotated[int, typer.Option(min=1, help="Cycles of a site in a round.")] = 10,
+    recipe: RecipeName = "default",
+    batch_voxels: BatchVoxels = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0,
+    fold: Fold = 0,
+    quorum: Annotated[
+        int | None, typer.Option(min=1, help="Contributions a round needs; more than half.")
+    ] = None,
+    attempts: Annotated[int, typer.Option(min=1, help="Of a round below its quorum.")] = 3,
+    weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.examples,
+    cap: Annotated[int, typer.Option(min=1, help="A site counts with no more than this.")] = 1000,
+    momentum: Annotated[
+        float, typer.Option(min=0, max=0.999, help="Of the server; 0 is FedAvg.")
+    ] = 0.0,
+    proximal: Annotated[
+        float, typer.Option(min=0, help="FedProx's mu: pulls sites towards the backbone.")
+    ] = 0.0,
+    largest_update: Annotated[
+        float, typer.Option(min=0.001, help="Norm of an update over that of the weights.")
+    ] = 2.0,
+    round_minutes: Annotated[float, typer.Option(min=0.01, help="A site's time for a round.")] = 60,
+    wait_minutes: Annotated[
+        float, typer.Option(min=0, help="For sites that are away, before a round.")
+    ] = 5,
+    _json: Json = False,
+) -> None:
+    """Train one backbone over sites: each trains its own domains, and sends its update alone.
+
+    \b
+    Examples:
+      u2net federate run --sites sites/ --rounds 50 --cycles 10
+      u2net federate run --sites sites/ --momentum 0.9 --proximal 0.01
+      u2net federate run --resume 20260131-120000-1a2b
+    """
+    from u2net_platform.federation.coordinator import Coordinator, new_run
+    from u2net_platform.federation.local import LocalGrid
+    from u2net_platform.federation.site_folder import find_sites
+    from u2net_platform.settings import Settings
+    from u2net_platform.training.recipe import Recipe
+
+    settings, found = Settings(), find_sites(sites)
+    run_id = resume or new_run(
+        settings,
+        _request(
+            sites=tuple(found), recipe=Recipe.load(recipe, batch_voxels=batch_voxels), base=base,
+            rounds=rounds, cycles=cycles, seed=seed, fold=fold, attempts=attempts,
+            quorum=quorum or len(found) // 2 + 1, proximal=proximal,
+            round_minutes=round_minutes, wait_minutes=max(wait_minutes, 1e-3),
+            rules={
+                "weigh_by": weigh_by.value, "cap": cap, "server_momentum": momentum,
+                "largest_update": largest_update,
+            },
+        ),
+    )  # fmt: skip
+    talk(f"Run {run_id}; go on with: u2net federate run --sites {sites} --resume {run_id}")
+    done = Coordinator(settings, run_id, LocalGrid(found), talk, _tell_round).go()
+    emit(done, _finished)
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="A run; the latest by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date.")] = False,
+    _json: Json = False,
+) -> None:
+    """Rounds of a federated run: who contributed, who was refused and why, bytes and time.
+
+    \b
+    Examples:
+      u2net federate status
+      u2net federate status 20260131-120000-1a2b --watch
+    """
+    from rich.live import Live
+
+    from u2net_platform.federation.status import read_status
+    from u2net_platform.settings import Settings
+
+    found = read_status(Settings(), run)
+    if watch:
+        with Live(_table(found), console=console(stderr=True)) as live:
+            while found.status in ("running", "waiting for sites"):
+                time.sleep(WATCH_SECONDS)
+                found = read_status(Settings(), found.run)
+                live.update(_table(found))
+    emit(found, _table)
+
+
+def _request(**fields: Any) -> FederationRequest:
+    from pydantic import ValidationError
+
+    from u2net_platform.domains.spec import list_faults
+    from u2net_platform.errors import InvalidFederation
+    from u2net_platform.federation.coordinator import FederationRequest
+
+    try:
+        return FederationRequest.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidFederation(
+            f"This federation has faults:\n{list_faults(error)}", "See: u2net federate run --help"
+        ) from error
+
+
+def _tell_round(done: RoundRecord) -> None:
+    parts = [f"{one.site} {'+' if one.accepted else one.reason}" for one in done.contributions]
+    talk(f"round {done.number} {done.status}, {done.seconds:.1f} s: {', '.join(parts)}")
+
+
+def _table(found: Any) -> Table:
+    from rich.table import Table
+
+    title = f"{found.run}: {found.status}, {found.round} of {found.rounds_wanted} rounds"
+    table = Table(
+        "round", "status", "site", "", "cases", "steps", "norm", "MB in", "MB out", "s",
+        title=title, title_justify="left",
+    )  # fmt: skip
+    for one in found.rounds:
+        for sent in one.contributions:
+            table.add_row(
+                f"{one.number}.{one.attempt}",
+                one.status,
+                sent.site,
+                "taken" if sent.accepted else sent.reason,
+                str(sent.examples or "-"),
+                str(sent.steps or "-"),
+                "-" if sent.norm is None else f"{sent.norm:.3f}",
+                f"{sent.bytes_up / 1e6:.2f}",
+                f"{sent.bytes_down / 1e6:.2f}",
+                f"{sent.seconds:.1f}",
+            )
+    return table
+
+
+def _finished(done: Federated) -> str:
+    lines = [f"{done.run.id} is completed after {done.run.step} rounds"]
+    lines += [f"{one.reference} is published here" for one in done.versions]
+    for site, published in done.at_sites.items():
+        lines += [
+            f"{site}: {name} is {reference} there"
+            + (f", validation Dice {published.dice[name]:.3f}" if name in published.dice else "")
+            for name, reference in published.versions.items()
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,46 @@
+"""`u2net site`: a site of a federation, from its side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from u2net_platform.cli.output import Json, emit
+
+app = typer.Typer(help="A site of a federation: its folder, keys and start.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="The site's folder.")]
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The site's name, as the coordinator knows it.")],
+    folder: Annotated[Path | None, typer.Option(help="Its folder; sites/NAME by default.")] = None,
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="A domain and its data, as heart=/data/heart; may be repeated."),
+    ] = None,
+    _json: Json = False,
+) -> None:
+    """Make a site's folder: site.toml and a pair of keys. The public one is for the coordinator.
+
+    \b
+    Examples:
+      u2net site init north --domain heart=/data/Task02_Heart --domain spleen=/data/Task09_Spleen
+    """
+    from u2net_platform.federation.site_folder import init_site
+
+    domains = {}
+    for text in domain or []:
+        key, equals, path = text.partition("=")
+        if not equals or not path:
+            raise typer.BadParameter(f"{text!r} is not NAME=FOLDER")
+        domains[key] = Path(path)
+    place = folder or Path("sites") / name
+    public = init_site(place, name, domains)
+    emit(
+        {"site": name, "folder": place, "public_key": public},
+        lambda _: f"{place} is site {name}. Give {public} to the coordinator; nothing else.",
+    )

@@ -1,0 +1,113 @@
+"""Keys and certificates of a federation.
+
+A site has a key of its own, by which the coordinator knows it; its private half never travels. The
+coordinator has an authority of its own, which vouches for the server's certificate.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from u2net_platform.files import write_bytes, write_secret
+
+SITE_KEY = "site.key"
+CA_FILE = "ca.crt"
+YEARS = timedelta(days=2 * 365)
+CURVE = ec.SECP384R1
+
+
+def create_site_key(folder: Path) -> Path:
+    """Write a site's key pair, in OpenSSH's format, as Flower reads it; returns the public file.
+
+    Raises:
+        NotWritable: there is one already.
+    """
+    key = ec.generate_private_key(CURVE())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    write_secret(folder / SITE_KEY, private)
+    public = folder / f"{SITE_KEY}.pub"
+    write_bytes(public, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+    return public
+
+
+def create_authority(folder: Path, hosts: tuple[str, ...]) -> None:
+    """Write `ca.crt` and `ca.key`, and `server.crt` and `server.key` for these names or addresses.
+
+    Raises:
+        NotWritable: there is one already.
+    """
+    authority = ec.generate_private_key(CURVE())
+    issuer = _name("u2net federation")
+    certificate = (
+        _builder(issuer, issuer, authority.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(certificates=True), critical=True)
+        .sign(authority, SHA256())
+    )
+    server = ec.generate_private_key(CURVE())
+    signed = (
+        _builder(_name(hosts[0]), issuer, server.public_key())
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(_usage(certificates=False), critical=True)
+        .sign(authority, SHA256())
+    )
+    for name, key in (("ca", authority), ("server", server)):
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_secret(folder / f"{name}.key", pem)
+    write_bytes(folder / CA_FILE, certificate.public_bytes(Encoding.PEM))
+    write_bytes(folder / "server.crt", signed.public_bytes(Encoding.PEM))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))  # clocks differ
+        .not_valid_after(now + YEARS)
+    )
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _usage(certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

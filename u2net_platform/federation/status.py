@@ -1,0 +1,49 @@
+"""Where a federated run is, as the catalog has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import RoundRecord, Status
+from u2net_platform.errors import NothingToResume, UnknownRecord
+from u2net_platform.federation.coordinator import REQUEST_FILE, request_of
+from u2net_platform.settings import Settings
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """round: the last one that is completed."""
+
+    run: str
+    status: Status | Literal["waiting for sites"]
+    round: int
+    rounds_wanted: int
+    rounds: tuple[RoundRecord, ...]
+
+
+def read_status(settings: Settings, run_id: str | None) -> RunStatus:
+    """A run's rounds; the latest run's where none is named.
+
+    Raises:
+        NothingToResume: there is no such run.
+    """
+    run_id = run_id or _latest(settings)
+    request = request_of(settings, run_id)
+    catalog = Catalog.open(settings.database_url)
+    rounds = catalog.federations.rounds(run_id)
+    try:
+        status: Status | Literal["waiting for sites"] = catalog.runs.get(run_id).status
+    except UnknownRecord:
+        status = "waiting for sites"
+    done = max((one.number for one in rounds if one.status == "completed"), default=0)
+    return RunStatus(run_id, status, done, request.rounds, tuple(rounds))
+
+
+def _latest(settings: Settings) -> str:
+    # The ids begin with the time.
+    found = sorted(file.parent.name for file in settings.runs_dir.glob(f"*/{REQUEST_FILE}"))
+    if not found:
+        raise NothingToResume("There is no federated run yet", "Start one: u2net federate run")
+    return found[-1]
