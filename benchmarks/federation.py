@@ -5,7 +5,8 @@
 DATA is a folder with Task02_Heart, Task04_Hippocampus, Task25_Promise12 and Task21_HeadNeck. Of
 each, every fifth case (the first fold's test part) is held out from all that follows and scored at
 the end; data sets that two sites hold are halved between them. A domain's network makes the same
-number of steps everywhere. What is done already is not done again: the script may be stopped and repeated.
+number of steps everywhere. What is done already is not done again: the script may be stopped and
+repeated.
 """
 
 from __future__ import annotations

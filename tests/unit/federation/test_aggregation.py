@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from u2net_platform.federation.aggregation import (
+    Contribution,
+    Refused,
+    Rules,
+    apply_update,
+    check,
+    mean_update,
+    weight_of,
+)
+from u2net_platform.model.partition import tensors_digest
+
+HELD = {"backbone": {"w": torch.tensor([3.0, 4.0])}}
+
+
+def sent(site: str, *values: float, examples: int = 1, steps: int = 1, owner: str = "backbone"):
+    return Contribution(site, {owner: {"w": torch.tensor(values)}}, examples, steps)
+
+
+def test_the_mean_is_weighted_by_declared_counts() -> None:
+    sites = [sent("a", 1.0, 0.0, examples=1), sent("b", 0.0, 8.0, examples=3)]
+    assert mean_update("backbone", sites, Rules())["w"].tolist() == [0.25, 6.0]
+    assert mean_update("backbone", sites, Rules(weigh_by="equal"))["w"].tolist() == [0.5, 4.0]
+    assert mean_update("backbone", sites, Rules(weigh_by="steps"))["w"].tolist() == [0.5, 4.0]
+
+
+def test_a_site_counts_with_no_more_than_the_cap() -> None:
+    large = sent("a", 1.0, 1.0, examples=900)
+    assert weight_of(large, Rules(cap=100)) == 100
+    both = [large, sent("b", 5.0, 5.0, examples=100)]
+    assert mean_update("backbone", both, Rules(cap=100))["w"].tolist() == [3.0, 3.0]
+
+
+def test_a_domain_is_averaged_over_the_sites_that_hold_it() -> None:
+    both = Contribution(
+        "a", {"backbone": {"w": torch.ones(1)}, "heart": {"w": torch.tensor([6.0])}}, 3, 1
+    )
+    lacks = sent("b", 5.0, examples=1)
+    assert mean_update("heart", [both, lacks], Rules())["w"].tolist() == [6.0]
+    assert mean_update("backbone", [both, lacks], Rules())["w"].tolist() == [2.0]
+    assert mean_update("spleen", [both, lacks], Rules()) is None
+
+
+def test_any_order_of_replies_gives_the_same_bytes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    replies = [
+        Contribution(
+            f"site-{k}",
+            {"backbone": {"w": torch.randn(997, generator=generator) * 10.0 ** (k - 2)}},
+            examples=k + 1,
+            steps=1,
+        )
+        for k in range(5)
+    ]
+    weights = {"w": torch.randn(997, generator=generator)}
+    digests = set()
+    for order in permutations(replies):
+        update = mean_update("backbone", order, Rules())
+        moved, _ = apply_update(weights, update, None, 0.0)
+        digests.add(tensors_digest(moved))
+    assert len(digests) == 1
+
+
+def test_server_momentum_adds_up_by_hand() -> None:
+    weights, update = {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0], dtype=torch.float64)}
+    first, momentum = apply_update(weights, update, None, 0.5)
+    assert first["w"].tolist() == [3.0]
+    second, momentum = apply_update(first, update, momentum, 0.5)
+    assert second["w"].tolist() == [6.0]  # 3 + (0.5 * 2 + 2)
+    assert momentum["w"].tolist() == [3.0]
+    assert second["w"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (sent("a", 0.1, 0.1, owner="heart"), "WrongKeys"),
+        (Contribution("a", {}, 1, 1), "WrongKeys"),
+        (Contribution("a", {"backbone": {"v": torch.ones(2)}}, 1, 1), "WrongKeys"),
+        (sent("a", 0.1), "WrongShape"),
+        (sent("a", 0.1, 0.1, 0.1), "WrongShape"),
+        (Contribution("a", {"backbone": {"w": torch.ones(1, 2)}}, 1, 1), "WrongShape"),
+        (Contribution("a", {"backbone": {"w": torch.ones(2).double()}}, 1, 1), "WrongType"),
+        (Contribution("a", {"backbone": {"w": torch.ones(2).long()}}, 1, 1), "WrongType"),
+        (sent("a", float("nan"), 0.1), "NotFinite"),
+        (sent("a", float("inf"), 0.1), "NotFinite"),
+        (sent("a", 8.0, 6.1), "TooLarge"),
+        (sent("a", 3e38, 3e38), "TooLarge"),
+        (sent("a", 0.1, 0.1, examples=0), "WrongWeight"),
+        (sent("a", 0.1, 0.1, examples=-5), "WrongWeight"),
+        (sent("a", 0.1, 0.1, examples=10**9), "WrongWeight"),
+        (sent("a", 0.1, 0.1, steps=0), "WrongWeight"),
+    ],
+)
+def test_each_fault_is_refused_by_name(reply: Contribution, reason: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check(reply, HELD, Rules())
+    assert refused.value.reason == reason
+
+
+def test_what_is_sound_is_taken() -> None:
+    check(sent("a", 8.0, 6.0), HELD, Rules())  # as large as is allowed: twice the norm of (3, 4)

@@ -1,0 +1,196 @@
+"""Sites that misbehave, through Flower's own messages: the honest ones alone make the backbone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.errors import QuorumNotReached
+from u2net_platform.federation import client_app
+from u2net_platform.federation.coordinator import Coordinator, new_run
+from u2net_platform.federation.local import LocalGrid
+
+BACKBONE = "weights/backbone"
+
+Change = Callable[[RecordDict], RecordDict]
+
+
+class Answering:
+    """The sites' ClientApp, where a site's k-th answer to `train` is changed before it leaves."""
+
+    def __init__(self, site: str, *changes: Change | None) -> None:
+        self._site, self._changes = site, iter(changes)
+
+    def __call__(self, message: Message, context) -> Message:
+        reply = client_app.app(message, context)
+        mine = str(context.node_config["site-dir"]).endswith(self._site)
+        if mine and message.metadata.message_type == "train":
+            change = next(self._changes, None)
+            if change is not None:
+                return Message(change(reply.content), reply_to=message)
+        return reply
+
+
+def _arrays(change: Callable[[np.ndarray], np.ndarray]) -> Change:
+    def apply(content: RecordDict) -> RecordDict:
+        record = content.array_records[BACKBONE]
+        content[BACKBONE] = ArrayRecord(
+            {name: Array(change(array.numpy())) for name, array in record.items()}
+        )
+        return content
+
+    return apply
+
+
+def _numbers(**changes: float) -> Change:
+    def apply(content: RecordDict) -> RecordDict:
+        content["counts"] = MetricRecord(dict(content.metric_records["counts"]) | changes)
+        return content
+
+    return apply
+
+
+def _without(key: str) -> Change:
+    def apply(content: RecordDict) -> RecordDict:
+        return RecordDict({name: one for name, one in content.items() if name != key})
+
+    return apply
+
+
+def _stranger(content: RecordDict) -> RecordDict:
+    content["weights/spleen"] = content.array_records[BACKBONE]
+    return content
+
+
+FAULTS = {
+    "NaN": (_arrays(lambda a: a * np.float32("nan")), "NotFinite"),
+    "one infinity": (_arrays(lambda a: np.where(a == a.max(), np.float32("inf"), a)), "NotFinite"),
+    "huge": (_arrays(lambda a: a + np.float32(1e6)), "TooLarge"),
+    "wrong shape": (_arrays(lambda a: a[None]), "WrongShape"),
+    "double": (_arrays(lambda a: a.astype(np.float64)), "WrongType"),
+    "whole numbers": (_arrays(lambda a: a.astype(np.int64)), "WrongType"),
+    "weight": (_numbers(examples=10**9), "WrongWeight"),
+    "negative weight": (_numbers(examples=-1), "WrongWeight"),
+    "weight that is no count": (_numbers(examples=2.5), "WrongWeight"),
+    "no numbers": (_without("counts"), "BadMessage"),
+    "no update": (_without(BACKBONE), "WrongKeys"),
+    "a domain it does not hold": (_stranger, "WrongKeys"),
+    "nothing": (lambda _: RecordDict(), "BadMessage"),
+    "a story": (
+        lambda _: RecordDict({"answer": ConfigRecord({"failed": "/data/Mr. Doe: no file"})}),
+        "Failed:dataMrDoenofile",
+    ),
+}
+
+
+@pytest.fixture
+def federate(settings, new_site, new_request):
+    """Run two rounds of north and south; returns the run, its last backbone and its rounds."""
+
+    def run(app=client_app.app, names=("north", "south"), **changes):
+        sites = {name: new_site(name, f"fruit-{name}") for name in names}
+        run_id = new_run(settings, new_request(*sites, **changes))
+        Coordinator(settings, run_id, LocalGrid(sites, app), print).go()
+        return Catalog.open(settings.database_url).federations.rounds(run_id)
+
+    return run
+
+
+def test_the_backbone_is_what_the_honest_sites_alone_give(federate) -> None:
+    """Every fault in a round of its own."""
+    alone = federate(names=("north",), rounds=len(FAULTS))
+    both = federate(
+        Answering("south", *(change for change, _ in FAULTS.values())), rounds=len(FAULTS)
+    )
+    found = [{one.site: one.reason for one in done.contributions} for done in both]
+    assert found == [{"north": "", "south": reason} for _, reason in FAULTS.values()]
+    assert [o.backbone_digest for o in both] == [o.backbone_digest for o in alone]
+
+
+def test_a_site_whose_round_was_refused_goes_on_from_the_one_before(federate) -> None:
+    bad_once = federate(Answering("south", FAULTS["NaN"][0]), rounds=3)
+    taken = [[one.site for one in done.contributions if one.accepted] for done in bad_once]
+    assert taken == [["north"], ["north", "south"], ["north", "south"]]
+
+
+def test_below_the_quorum_a_round_is_repeated(federate) -> None:
+    rounds = federate(Answering("south", FAULTS["huge"][0]), quorum=2)
+    assert [(one.number, one.attempt, one.status) for one in rounds] == [
+        (1, 1, "repeated"),
+        (1, 2, "completed"),
+        (2, 1, "completed"),
+    ]
+    undisturbed = federate(quorum=2)
+    assert rounds[-1].backbone_digest == undisturbed[-1].backbone_digest
+
+
+def test_a_round_that_never_has_its_quorum_fails_the_run(settings, federate) -> None:
+    with pytest.raises(QuorumNotReached, match="south: NotFinite"):
+        federate(Answering("south", *[FAULTS["NaN"][0]] * 9), quorum=2)
+    (run,) = Catalog.open(settings.database_url).runs.list()
+    assert run.status == "failed"
+
+
+class Silent(LocalGrid):
+    """South never answers."""
+
+    def pull_messages(self, message_ids):
+        south = {node.node_id for node in self.get_nodes() if node.name == "south"}
+        return [
+            one for one in super().pull_messages(message_ids)
+            if one.metadata.src_node_id not in south or one.metadata.message_type != "train"
+        ]  # fmt: skip
+
+
+def test_a_site_that_never_answers_is_left_out(settings, new_site, new_request) -> None:
+    sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
+    run = new_run(settings, new_request(*sites))
+    Coordinator(settings, run, Silent(sites), print).go()
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    assert {(o.site, o.reason) for r in rounds for o in r.contributions} == {
+        ("north", ""),
+        ("south", "NoReply"),
+    }
+
+
+def test_what_goes_wrong_at_a_site_stays_there(settings, new_site, new_request) -> None:
+    """The class of an error leaves; its text, with paths and names of cases, does not."""
+    sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
+    text = (sites["south"] / "site.toml").read_text()
+    (sites["south"] / "site.toml").write_text(text.replace('fruit-south"', 'gone/of Mr Doe"'))
+    leaving: list[bytes] = []
+
+    def app(message: Message, context) -> Message:
+        reply = client_app.app(message, context)
+        leaving.append(str(reply.content).encode())
+        return reply
+
+    run = new_run(settings, new_request(*sites))
+    notes: list[str] = []
+    grid = LocalGrid(sites, app)  # type: ignore[arg-type]
+    Coordinator(settings, run, grid, notes.append).go()
+    assert any("south cannot say what it holds: Failed:MissingFile" in note for note in notes)
+    assert not any(b"Doe" in one for one in leaving)
+    (fault, *_) = (sites["south"] / "faults.log").read_text().splitlines()
+    assert "Doe" in json.loads(fault)["text"]
+
+
+def test_an_exception_of_flower_is_no_more_than_a_word(settings, new_site, new_request) -> None:
+    app = ClientApp()
+
+    @app.query()
+    def broken(message: Message, context) -> Message:
+        raise RuntimeError("/home/doe/secret")
+
+    sites = {"north": new_site("north", "apple")}
+    run = new_run(settings, new_request(*sites))
+    notes: list[str] = []
+    with pytest.raises(QuorumNotReached):
+        Coordinator(settings, run, LocalGrid(sites, app), notes.append).go()
+    assert notes == ["north cannot say what it holds: Unreachable"]

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.errors import NothingToResume, QuorumNotReached
+from u2net_platform.federation.coordinator import Coordinator, State, new_run
+from u2net_platform.federation.local import LocalGrid
+from u2net_platform.federation.site import Site
+
+
+class Stops(LocalGrid):
+    """The coordinator is killed when it has asked for the rounds that are left."""
+
+    left = 10**6
+
+    def send_and_receive(self, messages, *, timeout=None):
+        messages = list(messages)
+        if messages and messages[0].metadata.message_type == "train":
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+        return super().send_and_receive(messages, timeout=timeout)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_run_stopped_after_any_round_ends_with_the_same_backbone(
+    settings, new_site, new_request, momentum: float
+) -> None:
+    digests = set()
+    for stop_after in (None, 0, 1, 2):
+        sites = {"north": new_site("north", "apple"), "south": new_site("south", "plum")}
+        request = new_request(*sites, rounds=3, rules={"server_momentum": momentum})
+        run = new_run(settings, request)
+        if stop_after is not None:
+            grid = Stops(sites)
+            grid.left = stop_after
+            with pytest.raises(KeyboardInterrupt):
+                Coordinator(settings, run, grid, print).go()
+            catalog = Catalog.open(settings.database_url)
+            assert catalog.runs.get(run).status == "interrupted"
+            assert len(catalog.federations.rounds(run)) == stop_after
+        Coordinator(settings, run, LocalGrid(sites), print).go()
+        rounds = Catalog.open(settings.database_url).federations.rounds(run)
+        assert [one.number for one in rounds] == [1, 2, 3]
+        digests.add(rounds[-1].backbone_digest)
+    assert len(digests) == 1
+
+
+def test_rows_that_a_kill_has_kept_back_come_with_the_resume(
+    settings, new_site, new_request, monkeypatch
+) -> None:
+    """The file of a round is there before its rows."""
+    sites = {"north": new_site("north", "apple")}
+    run = new_run(settings, new_request(*sites))
+    coordinator = Coordinator(settings, run, LocalGrid(sites), print)
+    monkeypatch.setattr(
+        coordinator._catalog.federations, "end_round", lambda _: (_ for _ in ()).throw(SystemExit)
+    )
+    with pytest.raises(SystemExit):
+        coordinator.go()
+    monkeypatch.undo()
+    monkeypatch.setenv("U2NET_HOME", str(settings.home))
+    catalog = Catalog.open(settings.database_url)
+    assert catalog.federations.rounds(run) == []
+    Coordinator(settings, run, LocalGrid(sites), print).go()
+    assert [one.number for one in catalog.federations.rounds(run)] == [1, 2]
+
+
+def test_a_site_that_was_away_joins_again(settings, new_site, new_request) -> None:
+    sites = {"north": new_site("north", "apple"), "south": new_site("south", "plum")}
+
+    run = new_run(settings, new_request(*sites, rounds=3))
+    federations = Catalog.open(settings.database_url).federations
+
+    class Away(LocalGrid):
+        def get_nodes(self):
+            away = "south" if len(federations.rounds(run)) == 1 else None
+            return [one for one in super().get_nodes() if one.name != away]
+
+    Coordinator(settings, run, Away(sites), print).go()
+    rounds = federations.rounds(run)
+    reasons = [[one.reason for one in done.contributions] for done in rounds]
+    assert reasons == [["", ""], ["", "Absent"], ["", ""]]
+
+
+def test_a_state_is_read_back_as_it_was(tmp_path) -> None:
+    state = State(
+        weights={"backbone": {"a.weight": torch.randn(3)}, "heart": {"stem.weight": torch.ones(2)}},
+        momentum={"backbone": {"a.weight": torch.randn(3, dtype=torch.float64)}},
+        round=7,
+        confirmed={"north": 7, "south": 5},
+    )
+    state.save(tmp_path / "state")
+    found = State.load(tmp_path / "state")
+    assert (found.round, found.confirmed) == (7, {"north": 7, "south": 5})
+    for kind in ("weights", "momentum"):
+        for owner, tensors in getattr(state, kind).items():
+            for name, tensor in tensors.items():
+                assert torch.equal(getattr(found, kind)[owner][name], tensor)
+
+
+def test_what_a_site_keeps_is_missed(settings, new_site, new_request) -> None:
+    sites = {"north": new_site("north", "apple")}
+    run = new_run(settings, new_request(*sites, rounds=2, attempts=1))
+    grid = Stops(sites)
+    grid.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, print).go()
+    shutil.rmtree(sites["north"] / "state")
+    with pytest.raises(QuorumNotReached, match="Failed:StateLost"):
+        Coordinator(settings, run, LocalGrid(sites), print).go()
+
+
+def test_an_unknown_run_is_refused(settings) -> None:
+    with pytest.raises(NothingToResume):
+        Coordinator(settings, "20260101-000000-ffff", LocalGrid({}), print)
+
+
+def test_a_new_domain_learns_on_the_frozen_backbone_before_it_contributes(
+    settings, new_site, new_request
+) -> None:
+    sites = {"north": new_site("north", "apple"), "south": new_site("south", "plum")}
+    run = new_run(settings, new_request(*sites, rounds=3))
+    grid = Stops(sites)
+    grid.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, print).go()
+    new_site("north", "apple", "kiwi")
+    done = Coordinator(settings, run, LocalGrid(sites), print).go()
+    assert set(done.at_sites["north"].versions) == {"apple", "kiwi"}
+    audit = (sites["north"] / "audit.jsonl").read_text()
+    assert audit.count('"what": "adapted"') == 1
+    assert {one.name for one in Site(sites["north"]).catalog.domains.list()} == {"apple", "kiwi"}
+
+
+def test_a_shared_domain_is_published_by_the_coordinator(settings, new_site, new_request) -> None:
+    sites = {
+        "north": new_site("north", ("apple", "average"), "pear"),
+        "south": new_site("south", ("apple", "average")),
+        "west": new_site("west", "plum"),
+    }
+    run = new_run(settings, new_request(*sites, quorum=3))
+    done = Coordinator(settings, run, LocalGrid(sites), print).go()
+    (version,) = done.versions
+    assert version.domain == "apple"
+    assert version.metrics["federation"]["sites"] == {"north": 2, "south": 2, "west": 2}
+    at_north = Site(sites["north"]).catalog.find("apple")
+    assert at_north.domain_digest == version.domain_digest
+    assert at_north.backbone_digest == version.backbone_digest
+    catalog = Catalog.open(settings.database_url)
+    assert [one.version for one in catalog.versions.that_saw_site("west")] == ["apple:1"]
