@@ -11,6 +11,7 @@ from u2net_platform.cli import (
     deployment,
     domain,
     federate,
+    federation,
     info,
     model,
     predict,
@@ -48,6 +49,7 @@ model.app.command("import")(bundle.import_)
 model.app.command()(bundle.key)
 model.app.command()(sync.sync)
 app.add_typer(federate.app, name="federate")
+app.add_typer(federation.app, name="federation")
 app.add_typer(site.app, name="site")
 app.add_typer(catalog.app, name="catalog")
 app.command()(info.info)

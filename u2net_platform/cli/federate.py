@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
     from u2net_platform.catalog.records import RoundRecord
     from u2net_platform.federation.coordinator import Federated, FederationRequest
+    from u2net_platform.settings import Settings
 
 app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help=True)
 
 WATCH_SECONDS = 2.0
+
+
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
 
 
 class WeighBy(StrEnum):
@@ -34,6 +39,10 @@ def run(
     sites: Annotated[Path, typer.Option(help="A folder of sites; all run in this process.")] = Path(
         "sites"
     ),
+    deployment: Annotated[
+        bool, typer.Option("--deployment", help="At real sites: see u2net federation.")
+    ] = False,
+    detach: Detach = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this run instead.")] = None,
     base: Annotated[
         str | None, typer.Option("--from", help="Begin with the backbone of this version.")
@@ -73,19 +82,20 @@ def run(
       u2net federate run --sites sites/ --momentum 0.9 --proximal 0.01
       u2net federate run --resume 20260131-120000-1a2b
     """
-    from u2net_platform.federation.coordinator import Coordinator, new_run
-    from u2net_platform.federation.local import LocalGrid
+    from u2net_platform.federation.coordinator import new_run
     from u2net_platform.federation.site_folder import find_sites
     from u2net_platform.settings import Settings
     from u2net_platform.training.recipe import Recipe
 
-    settings, found = Settings(), find_sites(sites)
+    settings = Settings()
+    found = {} if deployment else find_sites(sites)
+    names = _deployed_sites(settings) if deployment else tuple(found)
     run_id = resume or new_run(
         settings,
         _request(
-            sites=tuple(found), recipe=Recipe.load(recipe, batch_voxels=batch_voxels), base=base,
+            sites=names, recipe=Recipe.load(recipe, batch_voxels=batch_voxels), base=base,
             rounds=rounds, cycles=cycles, seed=seed, fold=fold, attempts=attempts,
-            quorum=quorum or len(found) // 2 + 1, proximal=proximal,
+            quorum=quorum or len(names) // 2 + 1, proximal=proximal,
             round_minutes=round_minutes, wait_minutes=max(wait_minutes, 1e-3),
             rules={
                 "weigh_by": weigh_by.value, "cap": cap, "server_momentum": momentum,
@@ -93,9 +103,59 @@ def run(
             },
         ),
     )  # fmt: skip
+    if deployment:
+        run_deployed(run_id, detach)
+        return
+    from u2net_platform.federation.coordinator import Coordinator
+    from u2net_platform.federation.local import LocalGrid
+
     talk(f"Run {run_id}; go on with: u2net federate run --sites {sites} --resume {run_id}")
     done = Coordinator(settings, run_id, LocalGrid(found), talk, _tell_round).go()
     emit(done, _finished)
+
+
+@functools.wraps(run)
+def run_with_deployment(**arguments: Any) -> None:
+    run(**arguments | {"deployment": True})
+
+
+def run_deployed(run_id: str, detach: bool) -> None:
+    """Hand a run to Flower, and show its rounds until it ends."""
+    from u2net_platform.errors import DeploymentFailed
+    from u2net_platform.federation.deployment import Deployment
+    from u2net_platform.federation.status import read_status
+    from u2net_platform.settings import Settings
+
+    settings = Settings()
+    deployment = Deployment(settings)
+    number = deployment.submit(run_id)
+    talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
+    told = len(read_status(settings, run_id).rounds)
+    ended = detach
+    while not ended:
+        time.sleep(WATCH_SECONDS)
+        ended = deployment.flower_status(number).startswith("finished")
+        rounds = read_status(settings, run_id).rounds
+        for one in rounds[told:]:
+            _tell_round(one)
+        told = len(rounds)
+    found = read_status(settings, run_id)
+    if not detach and found.status != "completed":
+        raise DeploymentFailed(
+            f"{run_id} has ended after {found.round} of {found.rounds_wanted} rounds",
+            f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
+        )
+    emit(found, _table)
+
+
+def _deployed_sites(settings: Settings) -> tuple[str, ...]:
+    from u2net_platform.errors import InvalidFederation
+    from u2net_platform.federation.deployment import Deployment
+
+    names = Deployment(settings).sites
+    if not names:
+        raise InvalidFederation("No site is known", "Add one: u2net federation add NAME --key FILE")
+    return names
 
 
 @app.command()

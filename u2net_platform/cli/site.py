@@ -22,6 +22,8 @@ def init(
         list[str] | None,
         typer.Option(help="A domain and its data, as heart=/data/heart; may be repeated."),
     ] = None,
+    coordinator: Annotated[str | None, typer.Option(help="host:port of the coordinator.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="The coordinator's ca.crt.")] = None,
     _json: Json = False,
 ) -> None:
     """Make a site's folder: site.toml and a pair of keys. The public one is for the coordinator.
@@ -39,8 +41,43 @@ def init(
             raise typer.BadParameter(f"{text!r} is not NAME=FOLDER")
         domains[key] = Path(path)
     place = folder or Path("sites") / name
-    public = init_site(place, name, domains)
+    public = init_site(place, name, domains, coordinator, ca)
     emit(
         {"site": name, "folder": place, "public_key": public},
         lambda _: f"{place} is site {name}. Give {public} to the coordinator; nothing else.",
     )
+
+
+@app.command()
+def approve(
+    folder: Folder,
+    bundle: Annotated[str, typer.Argument(help="SHA-256, as the coordinator's `init` says it.")],
+    _json: Json = False,
+) -> None:
+    """Let a bundle run here: it names code that is installed at the site, and holds none.
+
+    \b
+    Examples:
+      u2net site approve sites/north 3b5c...
+    """
+    from u2net_platform.federation.site_folder import approve as let_run
+
+    let_run(folder, bundle)
+    emit({"folder": folder, "bundle": bundle}, lambda _: f"{bundle} may run at {folder}")
+
+
+@app.command()
+def start(folder: Folder) -> None:
+    """Take part: connect to the coordinator and work until this is ended.
+
+    \b
+    Examples:
+      u2net site start sites/north
+    """
+    import os
+
+    from u2net_platform.federation.site_folder import start_command
+
+    command, environment = start_command(folder)
+    # In place of this process: who ends it ends the SuperNode.
+    os.execvpe(command[0], command, environment)

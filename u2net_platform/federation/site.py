@@ -55,6 +55,7 @@ from u2net_platform.workflows.verify import take_probe
 
 SITE_FILE = "site.toml"
 AUDIT_FILE = "audit.jsonl"
+APPROVED_FILE = "approved.txt"
 
 
 class SiteDomain(BaseModel):
@@ -69,7 +70,7 @@ class SiteDomain(BaseModel):
 class SiteConfig(BaseModel):
     """`site.toml`.
 
-    approved: SHA-256 of the bundles that may run here. plugins: a folder of the site's own.
+    plugins: a folder of the site's own. coordinator: host:port; not needed within one process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +79,7 @@ class SiteConfig(BaseModel):
     device: str = "auto"
     workers: int = Field(default=1, ge=0)
     plugins: Path | None = None
-    approved: tuple[str, ...] = ()
+    coordinator: str | None = None
     privacy: PrivacyRules = PrivacyRules()
     domains: dict[str, SiteDomain] = {}
 
@@ -408,6 +409,14 @@ class Site:
             log.write(json.dumps(line, sort_keys=True) + "\n")
             log.flush()
             os.fsync(log.fileno())
+
+
+def approved_bundles(directory: Path) -> set[str]:
+    """SHA-256 of the bundles that a site's people have approved."""
+    try:
+        return set((directory / APPROVED_FILE).read_text("utf-8").split())
+    except FileNotFoundError:
+        return set()
 
 
 def site_at(directory: Path) -> Site:

@@ -1,19 +1,42 @@
-"""Making and finding the folders of sites."""
+"""Making, finding and starting sites."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cryptography.x509 import load_pem_x509_certificate
+
 from u2net_platform.errors import InvalidSite, NotWritable
-from u2net_platform.federation.keys import create_site_key
-from u2net_platform.federation.site import SITE_FILE, SiteConfig
-from u2net_platform.files import write_text
+from u2net_platform.federation.deployment import environment
+from u2net_platform.federation.keys import CA_FILE, SITE_KEY, create_site_key
+from u2net_platform.federation.site import (
+    APPROVED_FILE,
+    SITE_FILE,
+    SiteConfig,
+    approved_bundles,
+)
+from u2net_platform.files import write_bytes, write_text
+
+GUARD = "u2net_platform.federation.guarded_client"
 
 
-def init_site(folder: Path, name: str, domains: Mapping[str, Path]) -> Path:
+def init_site(
+    folder: Path,
+    name: str,
+    domains: Mapping[str, Path],
+    coordinator: str | None = None,
+    authority: Path | None = None,
+) -> Path:
     """Make a site's folder, with its keys; returns the public key's file.
+
+    coordinator: host:port. authority: the coordinator's ca.crt, which is copied.
 
     Raises:
         NotWritable: there is a site already.
@@ -25,8 +48,7 @@ def init_site(folder: Path, name: str, domains: Mapping[str, Path]) -> Path:
         f"name = {json.dumps(name)}",
         'device = "auto"',
         "workers = 1",
-        "# SHA-256 of the bundles that may run here: u2net site approve",
-        "approved = []",
+        *([f"coordinator = {json.dumps(coordinator)}"] if coordinator else []),
         "",
         "# What leaves the site can be clipped and made noisy; see ARCHITECTURE.md.",
         "[privacy]",
@@ -44,7 +66,85 @@ def init_site(folder: Path, name: str, domains: Mapping[str, Path]) -> Path:
     except InvalidSite:
         (folder / SITE_FILE).unlink()
         raise
+    if authority is not None:
+        trust_authority(folder, authority)
     return create_site_key(folder)
+
+
+def trust_authority(folder: Path, authority: Path) -> None:
+    """Take over a coordinator's certificate of authority.
+
+    Raises:
+        InvalidSite: the file is no certificate.
+    """
+    try:
+        content = authority.read_bytes()
+        load_pem_x509_certificate(content)
+    except (OSError, ValueError) as error:
+        raise InvalidSite(
+            f"{authority} is no certificate", "Take ca.crt from the coordinator's folder."
+        ) from error
+    write_bytes(folder / CA_FILE, content)
+
+
+def approve(folder: Path, digest: str) -> None:
+    """Let a bundle run at a site.
+
+    Raises:
+        InvalidSite: that is no SHA-256.
+    """
+    SiteConfig.load(folder)
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InvalidSite(f"{digest!r} is no SHA-256", "Take what u2net federation init says.")
+    every = sorted({*approved_bundles(folder), digest})
+    write_text(folder / APPROVED_FILE, "\n".join(every) + "\n")
+
+
+def start_command(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The SuperNode of a site: its command, and its environment.
+
+    Raises:
+        InvalidSite: a file that it needs is missing, or its key may be read by others.
+    """
+    folder = folder.resolve()
+    config = SiteConfig.load(folder)
+    if config.coordinator is None:
+        raise InvalidSite(
+            f"{folder / SITE_FILE} names no coordinator", 'Add a line: coordinator = "host:port"'
+        )
+    for name, remedy in ((CA_FILE, "Copy the coordinator's ca.crt there."), (SITE_KEY, "")):
+        if not (folder / name).is_file():
+            raise InvalidSite(f"{folder / name} is missing", remedy or "u2net site init makes it.")
+    if (folder / SITE_KEY).stat().st_mode & 0o077:
+        raise InvalidSite(
+            f"{folder / SITE_KEY} may be read by others", f"chmod 600 {folder / SITE_KEY}"
+        )
+    if not approved_bundles(folder):
+        raise InvalidSite(f"{folder} has approved no bundle", f"u2net site approve {folder} SHA256")
+    wrapper = folder / "bin" / "flwr-clientapp"
+    text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {GUARD} "$@"\n'
+    write_text(wrapper, text)
+    wrapper.chmod(0o755)
+    node = f'site="{config.name}" site-dir={json.dumps(str(folder))}'
+    command = [
+        "flower-supernode", "--superlink", config.coordinator,
+        "--root-certificates", str(folder / CA_FILE), "--host", "127.0.0.1",
+        "--port", str(_free_port()), "--auth-supernode-private-key", str(folder / SITE_KEY),
+        "--node-config", node,
+    ]  # fmt: skip
+    found = environment()
+    own = {
+        "PATH": os.pathsep.join([str(wrapper.parent), found["PATH"]]),
+        "FLWR_HOME": str(folder / "flower"),
+        "U2NET_SITE": str(folder),
+    }
+    return command, found | own
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def find_sites(folder: Path) -> dict[str, Path]:

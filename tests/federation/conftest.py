@@ -67,12 +67,11 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-@pytest.fixture
-def new_site(tmp_path: Path, boxes) -> Callable[..., Path]:
-    """Write a site: domain names, or (name, "average"); more lines for its site.toml."""
+@pytest.fixture(scope="session")
+def write_site(boxes) -> Callable[..., Path]:
+    """Write a site's site.toml and plugins: domain names, or (name, "average")."""
 
-    def make(name: str, *domains: str | tuple[str, str], more: str = "") -> Path:
-        folder = tmp_path / "sites" / name
+    def write(folder: Path, name: str, *domains: str | tuple[str, str], more: str = "") -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         text = f'name = "{name}"\nworkers = 0\ndevice = "cpu"\nplugins = "plugins"\n{more}\n'
         for one in domains:
@@ -83,6 +82,16 @@ def new_site(tmp_path: Path, boxes) -> Callable[..., Path]:
             text += f'[domains.{domain}]\ndata = "{boxes(domain)}"\nweights = "{weights}"\n'
         (folder / "site.toml").write_text(text)
         return folder
+
+    return write
+
+
+@pytest.fixture
+def new_site(tmp_path: Path, write_site) -> Callable[..., Path]:
+    """A site below the test's own folder."""
+
+    def make(name: str, *domains: str | tuple[str, str], more: str = "") -> Path:
+        return write_site(tmp_path / "sites" / name, name, *domains, more=more)
 
     return make
 

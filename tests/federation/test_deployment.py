@@ -1,0 +1,205 @@
+"""A real deployment: Flower's SuperLink with TLS, two SuperNodes with keys, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.federation.deployment import Deployment
+from u2net_platform.federation.site import Site
+from u2net_platform.federation.site_folder import start_command
+from u2net_platform.settings import Settings
+
+FAST = ("--cycles", "2", "--batch-voxels", "4096", "--wait-minutes", "1.5", "--round-minutes", "2")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Field:
+    """A coordinator's home and sites, and the processes that were started for them."""
+
+    home: Path
+    sites: Path
+    bundle: str = ""
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(home=self.home)
+
+    def u2net(self, *command: object) -> dict:
+        done = subprocess.run(
+            [sys.executable, "-m", "u2net_platform", *map(str, command), "--json"],
+            env=os.environ | {"U2NET_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, check=False, timeout=200,
+        )  # fmt: skip
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            pytest.fail(done.stderr + done.stdout)
+
+    def start_site(self, name: str) -> None:
+        command, environment = start_command(self.sites / name)
+        with (self.sites / name / "node.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, env=environment | {"OMP_NUM_THREADS": "1"}, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def end_site(self, name: str, number: int = signal.SIGTERM) -> None:
+        process = self.processes.pop(name)
+        os.killpg(process.pid, number)
+        process.wait(timeout=30)
+
+    def log(self, name: str) -> str:
+        return (self.sites / name / "node.log").read_text()
+
+    def wait_for(self, name: str, text: str, seconds: float = 40) -> None:
+        until = time.monotonic() + seconds
+        while text not in self.log(name):
+            assert time.monotonic() < until, self.log(name)
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory, boxes, write_site) -> Iterator[Field]:
+    root = tmp_path_factory.mktemp("deployment")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("U2NET_")]:
+            patch.delenv(name)
+        one = Field(root / "home", root / "sites")
+        port = free_port()
+        made = one.u2net("federation", "init", "--host", "127.0.0.1", "--port", port)["data"]
+        one.bundle = made["bundle"]
+        for name, domain in (("north", "apple"), ("south", "plum")):
+            place, ca = one.sites / name, one.home / "federation" / "ca.crt"
+            one.u2net(
+                "site", "init", name, "--folder", place, "--coordinator", f"127.0.0.1:{port}",
+                "--ca", ca, "--domain", f"{domain}={boxes(domain)}",
+            )  # fmt: skip
+            write_site(place, name, domain, more=f'coordinator = "127.0.0.1:{port}"')
+            one.u2net("site", "approve", place, one.bundle)
+            one.u2net("federation", "add", name, "--key", place / "site.key.pub")
+        one.u2net("federation", "start")
+        for name in ("north", "south"):
+            one.start_site(name)
+        yield one
+        for name in list(one.processes):
+            one.end_site(name)
+        Deployment(one.settings).stop()
+
+
+def test_two_sites_go_through_two_rounds(deployed: Field) -> None:
+    done = deployed.u2net("federation", "run", "--rounds", "2", *FAST)
+    assert done["status"] == "ok", done
+    status = done["data"]
+    assert (status["status"], status["round"]) == ("completed", 2)
+    for one in status["rounds"]:
+        assert [(sent["site"], sent["accepted"]) for sent in one["contributions"]] == [
+            ("north", True),
+            ("south", True),
+        ]
+    for name, domain in (("north", "apple"), ("south", "plum")):
+        version = Site(deployed.sites / name).catalog.find(domain)
+        assert version.backbone_digest == status["rounds"][-1]["backbone_digest"]
+        assert version.metrics["federation"]["sites"] == {"north": 2, "south": 2}
+    dense = 4 * 16_000_000  # bytes of the network with dense convolutions, see README
+    assert all(s["bytes_up"] < dense / 10 for one in status["rounds"] for s in one["contributions"])
+    assert deployed.u2net("federation", "status")["data"]["run"] == status["run"]
+    assert "Traceback" not in deployed.u2net("federation", "logs", status["run"])["data"]["log"]
+
+
+def test_keys_are_private_and_stay_where_they_are(deployed: Field) -> None:
+    for name in ("north", "south"):
+        assert (deployed.sites / name / "site.key").stat().st_mode & 0o777 == 0o600
+    folder = deployed.home / "federation"
+    for name in ("ca.key", "server.key"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
+    secrets = [path.read_text() for path in deployed.sites.glob("*/site.key")]
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not any(secret.encode() in content for secret in secrets), path
+
+
+def test_a_stranger_is_refused(deployed: Field, write_site) -> None:
+    """A key of its own, the right certificate, and nobody who has added it."""
+    place = deployed.sites / "stranger"
+    config = Deployment(deployed.settings).config
+    deployed.u2net("site", "init", "stranger", "--folder", place)
+    write_site(place, "stranger", "apple", more=f'coordinator = "127.0.0.1:{config.port}"')
+    (place / "ca.crt").write_bytes((deployed.home / "federation" / "ca.crt").read_bytes())
+    deployed.u2net("site", "approve", place, deployed.bundle)
+    deployed.start_site("stranger")
+    process = deployed.processes.pop("stranger")
+    assert process.wait(timeout=40) != 0
+    assert not (place / "audit.jsonl").exists()
+
+
+def test_a_wrong_authority_is_refused(deployed: Field, write_site, tmp_path: Path) -> None:
+    from u2net_platform.federation.keys import create_authority
+
+    create_authority(tmp_path, ("127.0.0.1",))
+    place = deployed.sites / "careful"
+    config = Deployment(deployed.settings).config
+    deployed.u2net("site", "init", "careful", "--folder", place)
+    write_site(place, "careful", "apple", more=f'coordinator = "127.0.0.1:{config.port}"')
+    (place / "ca.crt").write_bytes((tmp_path / "ca.crt").read_bytes())
+    deployed.u2net("site", "approve", place, deployed.bundle)
+    deployed.start_site("careful")
+    deployed.wait_for("careful", "CERTIFICATE_VERIFY_FAILED")
+    deployed.end_site("careful")
+
+
+def test_a_bundle_that_is_not_approved_does_not_run(deployed: Field) -> None:
+    approved = deployed.sites / "south" / "approved.txt"
+    text = approved.read_text()
+    approved.write_text("0" * 64 + "\n")
+    before = (deployed.sites / "south" / "audit.jsonl").read_text()
+    try:
+        done = deployed.u2net(
+            "federation", "run", "--rounds", "1", *FAST, "--quorum", "1", "--attempts", "1"
+        )
+    finally:
+        approved.write_text(text)
+    assert done["status"] == "ok", done
+    reasons = {one["site"]: one["reason"] for one in done["data"]["rounds"][0]["contributions"]}
+    assert reasons["north"] == ""
+    assert reasons["south"]
+    assert (deployed.sites / "south" / "audit.jsonl").read_text() == before
+    assert "NotApproved" in deployed.log("south")
+
+
+def test_the_bundle_holds_no_code_and_nothing_of_a_site(deployed: Field) -> None:
+    from flwr.cli.build import build_fab_from_disk
+
+    content = build_fab_from_disk(deployed.home / "federation" / "bundle")
+    with zipfile.ZipFile(BytesIO(content)) as bundle:
+        names = {Path(name).name for name in bundle.namelist()}
+    assert "pyproject.toml" in names
+    assert not [name for name in names if name.endswith(".py")]
+    assert len(content) < 5000
+
+
+def test_the_catalog_knows_the_run(deployed: Field) -> None:
+    catalog = Catalog.open(deployed.settings.database_url)
+    kinds = {run.kind for run in catalog.runs.list()}
+    assert kinds == {"federate"}

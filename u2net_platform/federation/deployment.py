@@ -1,0 +1,355 @@
+"""The coordinator's side of a deployment: one SuperLink of Flower, with TLS and known sites.
+
+Flower's one port serves the sites (`/v1/fleet`, where each request is signed with a site's key) and
+the coordinator's own commands (the rest, where nothing is). So it listens on loopback, and a
+reverse proxy lets sites reach `/v1/fleet/` alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from u2net_platform.errors import DeploymentFailed, InvalidFederation, NotWritable
+from u2net_platform.federation.keys import CA_FILE, create_authority
+from u2net_platform.files import write_text
+from u2net_platform.settings import Settings
+
+CONFIG_FILE = "federation.json"
+LINK = "u2net"  # what the coordinator's own commands call the SuperLink
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+# Nothing is told to Flower's makers, fetched from them, or installed for a run.
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+}
+BUNDLE = """\
+[project]
+name = "u2net-federation"
+version = "{version}"
+description = "Names code that is installed at the coordinator and at every site; holds none."
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "u2net"
+
+[tool.flwr.app.components]
+serverapp = "u2net_platform.federation.server_app:app"
+clientapp = "u2net_platform.federation.client_app:app"
+
+[tool.flwr.app.config]
+run = ""
+"""
+NGINX = """\
+# Sites reach the Fleet path alone; the rest of the SuperLink stays on this machine.
+# Include it in the http block of nginx.conf.
+server {{
+    listen {listen} ssl;
+    server_name {names};
+    ssl_certificate {folder}/server.crt;
+    ssl_certificate_key {folder}/server.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    client_max_body_size 64m;
+
+    location /v1/fleet/ {{
+        proxy_pass https://127.0.0.1:{port};
+        proxy_ssl_trusted_certificate {folder}/ca.crt;
+        proxy_ssl_verify on;
+        proxy_ssl_name {host};
+        proxy_set_header Host $host;
+        proxy_read_timeout 300s;
+    }}
+
+    location / {{
+        return 403;
+    }}
+}}
+"""
+
+
+class DeploymentConfig(BaseModel):
+    """hosts: names and addresses of the coordinator. sites: Flower's node by name, once known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: tuple[str, ...]
+    port: int
+    public_port: int
+    sites: dict[str, int | None] = {}
+
+
+@dataclass(frozen=True)
+class Created:
+    """A coordinator's folder, and the digest by which sites approve its bundle."""
+
+    folder: Path
+    bundle: str
+    nginx: Path
+
+
+class Deployment:
+    """The folder `federation` of the coordinator's home.
+
+    Raises:
+        InvalidFederation: there is none, or its configuration is at fault.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.folder = folder_of(settings)
+        try:
+            text = (self.folder / CONFIG_FILE).read_text("utf-8")
+            self.config = DeploymentConfig.model_validate_json(text)
+        except (OSError, ValidationError) as error:
+            raise InvalidFederation(
+                f"{self.folder} is no coordinator's folder", "Make one: u2net federation init"
+            ) from error
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the sites whose keys are known."""
+        return tuple(sorted(self.config.sites))
+
+    @property
+    def running(self) -> bool:
+        """Whether the SuperLink answers."""
+        return self._process() is not None and self._answers()
+
+    def add_site(self, name: str, public_key: Path) -> None:
+        """Let the holder of a key take part as a site; at once, if the SuperLink runs.
+
+        Raises:
+            InvalidFederation: the site is known already, or the file is no public key.
+        """
+        if name in self.config.sites:
+            raise InvalidFederation(f"There is a site {name} already", "Choose another name.")
+        text = public_key.read_text("utf-8", errors="replace")
+        if not text.startswith("ecdsa-sha2-"):
+            raise InvalidFederation(
+                f"{public_key} is no public key of a site",
+                "Take site.key.pub from the site's folder; site.key never leaves it.",
+            )
+        write_text(self._key(name), text)
+        self._write({**self.config.sites, name: None})
+        if self.running:
+            self._register()
+
+    def start(self) -> None:
+        """Bring up the SuperLink, and let it know the sites' keys; it stays after this process.
+
+        Raises:
+            DeploymentFailed: it does not come up.
+        """
+        if self.running:
+            return
+        command = [
+            "flower-superlink", "--host", "127.0.0.1", "--port", str(self.config.port),
+            "--ssl-ca-certfile", str(self.folder / CA_FILE),
+            "--ssl-certfile", str(self.folder / "server.crt"),
+            "--ssl-keyfile", str(self.folder / "server.key"),
+            "--enable-supernode-auth", "--database", str(self.folder / "superlink.db"),
+        ]  # fmt: skip
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.folder, start_new_session=True,
+            )  # fmt: skip
+        write_text(self.folder / "superlink.pid", str(process.pid))
+        until = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > until:
+                raise DeploymentFailed("Flower's SuperLink does not come up", f"See {self.log}")
+            time.sleep(0.2)
+        self._register()
+
+    def stop(self) -> bool:
+        """End the SuperLink; False if it did not run. Runs can be resumed."""
+        pid = self._process()
+        if pid is None:
+            return False
+        os.killpg(pid, signal.SIGTERM)
+        until = time.monotonic() + STOP_SECONDS
+        while self._process() is not None:
+            if time.monotonic() > until:
+                os.killpg(pid, signal.SIGKILL)
+            time.sleep(0.1)
+        (self.folder / "superlink.pid").unlink(missing_ok=True)
+        return True
+
+    def submit(self, run_id: str) -> int:
+        """Hand a run to Flower; returns Flower's number of it.
+
+        Raises:
+            DeploymentFailed: the SuperLink does not run, or refuses.
+        """
+        found = self._flwr(
+            "run", str(self.folder / "bundle"), LINK, "--run-config", f'run="{run_id}"'
+        )
+        number = int(found["run-id"])
+        write_text(self._settings.runs_dir / run_id / "flower.json", json.dumps({"run": number}))
+        return number
+
+    def flower_status(self, number: int) -> str:
+        """What Flower says of a run, as `running` or `finished:completed`.
+
+        It calls a run completed whose sites have all failed: only the catalog knows.
+        """
+        found = self._flwr("list", LINK, "--run-id", str(number))
+        return str(found["runs"][0]["status"])
+
+    def stop_run(self, run_id: str) -> None:
+        """End a run; it can be resumed from its last round."""
+        self._flwr("stop", str(self.number_of(run_id)), LINK)
+
+    def number_of(self, run_id: str) -> int:
+        """Flower's number of a run. Raises InvalidFederation: it was never handed over."""
+        try:
+            text = (self._settings.runs_dir / run_id / "flower.json").read_text("utf-8")
+        except OSError as error:
+            raise InvalidFederation(
+                f"{run_id} was never handed to Flower", "Start it: u2net federation run"
+            ) from error
+        return int(json.loads(text)["run"])
+
+    def logs(self, run_id: str) -> str:
+        """What the coordinator's part of a run has written."""
+        done = self._run(["flwr", "log", str(self.number_of(run_id)), LINK, "--show"])
+        return done.stdout
+
+    @property
+    def log(self) -> Path:
+        """The SuperLink's own log."""
+        return self.folder / "superlink.log"
+
+    def _register(self) -> None:
+        sites = dict(self.config.sites)
+        for name in [name for name, node in sites.items() if node is None]:
+            found = self._flwr("supernode", "register", str(self._key(name)), LINK, "--name", name)
+            sites[name] = int(found["node-id"])
+            self._write(sites)
+
+    def _write(self, sites: Mapping[str, int | None]) -> None:
+        self.config = self.config.model_copy(update={"sites": dict(sites)})
+        write_text(self.folder / CONFIG_FILE, self.config.model_dump_json(indent=2))
+
+    def _key(self, name: str) -> Path:
+        return self.folder / "sites" / f"{name}.pub"
+
+    def _process(self) -> int | None:
+        """The id of our SuperLink; None if another process has that id now."""
+        try:
+            pid = int((self.folder / "superlink.pid").read_text())
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        mine = str(self.folder / "superlink.db").encode()
+        return pid if mine in words else None
+
+    def _answers(self) -> bool:
+        context = ssl.create_default_context(cafile=str(self.folder / CA_FILE))
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.config.port), 2) as plain,
+                context.wrap_socket(plain, server_hostname=self.config.hosts[0]),
+            ):
+                return True
+        except OSError:
+            return False
+
+    def _flwr(self, *arguments: str) -> dict[str, Any]:
+        done = self._run(["flwr", *arguments, "--format", "json"])
+        try:
+            found: dict[str, Any] = json.loads(done.stdout)
+        except ValueError:
+            found = {}
+        # Its exit code is 0 also where it has failed.
+        if not found.get("success", "runs" in found):
+            reason = found.get("error-message") or done.stdout or done.stderr
+            raise DeploymentFailed(
+                f"flwr {arguments[0]} fails: {' '.join(str(reason).split())[:400]}",
+                f"See that the SuperLink runs: u2net federation start; and {self.log}",
+            )
+        return found
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, env=self._environment(), capture_output=True, text=True, check=False,
+            timeout=120, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def _environment(self) -> dict[str, str]:
+        home = {
+            "U2NET_HOME": str(self._settings.home.resolve()),
+            "FLWR_HOME": str(self.folder / "flower"),
+        }
+        return environment() | home
+
+
+def environment() -> dict[str, str]:
+    """Of Flower's processes: quiet, and with this installation's programs first."""
+    programs = str(Path(sys.executable).parent)
+    path = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    return os.environ | QUIET | {"PATH": path}
+
+
+def folder_of(settings: Settings) -> Path:
+    return settings.home.resolve() / "federation"
+
+
+def init_deployment(
+    settings: Settings, hosts: tuple[str, ...], port: int, public_port: int
+) -> Created:
+    """Make a coordinator's folder: authority, certificate, bundle, and what nginx needs.
+
+    hosts: names and addresses that sites use; loopback is added.
+
+    Raises:
+        NotWritable: there is one already.
+    """
+    folder = folder_of(settings)
+    if (folder / CONFIG_FILE).exists():
+        raise NotWritable(f"{folder} is there already", "Go on with it, or remove it first.")
+    every = tuple(dict.fromkeys([*hosts, "localhost", "127.0.0.1"]))
+    create_authority(folder, every)
+    write_text(
+        folder / "bundle" / "pyproject.toml", BUNDLE.format(version=version("u2net-platform"))
+    )
+    nginx = folder / "nginx.conf"
+    text = NGINX.format(
+        listen=public_port, names=" ".join(every), folder=folder, port=port, host=every[0]
+    )
+    write_text(nginx, text)
+    link = {"address": f"127.0.0.1:{port}", "root-certificates": str(folder / CA_FILE)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in link.items()]
+    write_text(
+        folder / "flower" / "config.toml",
+        "\n".join([f'[superlink]\ndefault = "{LINK}"\n\n[superlink.{LINK}]', *lines]) + "\n",
+    )
+    config = DeploymentConfig(hosts=every, port=port, public_port=public_port)
+    write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2))
+    return Created(folder, bundle_digest(folder), nginx)
+
+
+def bundle_digest(folder: Path) -> str:
+    """SHA-256 of the bundle as Flower packs it."""
+    from flwr.cli.build import build_fab_from_disk
+
+    return hashlib.sha256(build_fab_from_disk(folder / "bundle")).hexdigest()
