@@ -67,7 +67,7 @@ def approve(
 
 
 @app.command()
-def start(folder: Folder) -> None:
+def start(folder: Folder, _json: Json = False) -> None:
     """Take part: connect to the coordinator and work until this is ended.
 
     \b

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.errors import BudgetSpent, InvalidSite
+from u2net_platform.federation.aggregation import norm_of
+from u2net_platform.federation.coordinator import Coordinator, new_run
+from u2net_platform.federation.local import LocalGrid
+from u2net_platform.federation.privacy import Privacy, PrivacyRules
+
+UPDATES = {"backbone": {"a": torch.full((300,), 2.0)}, "heart": {"b": torch.full((100,), -1.0)}}
+
+
+def norm(updates) -> float:
+    return norm_of({f"{o}/{n}": t for o, u in updates.items() for n, t in u.items()})
+
+
+def test_by_default_nothing_changes(tmp_path: Path) -> None:
+    privacy = Privacy(PrivacyRules(), tmp_path / "spent")
+    kept = privacy.protect(UPDATES)
+    assert all(torch.equal(kept[o][n], t) for o, u in UPDATES.items() for n, t in u.items())
+    assert privacy.epsilon() is None
+    assert not (tmp_path / "spent").exists()
+
+
+def test_all_that_leaves_is_clipped_together(tmp_path: Path) -> None:
+    kept = Privacy(PrivacyRules(clip=1.0), tmp_path / "spent").protect(UPDATES)
+    assert norm(kept) == pytest.approx(1.0, abs=1e-5)
+    assert (kept["backbone"]["a"][0] / kept["heart"]["b"][0]).item() == pytest.approx(-2.0)
+    small = {"backbone": {"a": torch.full((4,), 0.1)}}
+    unclipped = Privacy(PrivacyRules(clip=1.0), tmp_path / "spent").protect(small)
+    assert torch.equal(unclipped["backbone"]["a"], small["backbone"]["a"])
+
+
+def test_noise_has_the_declared_size_and_is_another_each_time(tmp_path: Path) -> None:
+    privacy = Privacy(PrivacyRules(clip=0.5, noise=2.0), tmp_path / "spent")
+    zero = {"backbone": {"a": torch.zeros(40_000)}}
+    first, second = (privacy.protect(zero)["backbone"]["a"] for _ in range(2))
+    assert first.std().item() == pytest.approx(1.0, rel=0.03)
+    assert first.mean().item() == pytest.approx(0.0, abs=0.03)
+    assert not torch.equal(first, second)
+
+
+def test_what_is_spent_adds_up_over_runs_as_opacus_counts_it(tmp_path: Path) -> None:
+    from opacus.accountants import RDPAccountant
+
+    rules = PrivacyRules(clip=1.0, noise=4.0)
+    for _ in range(3):  # each a process of its own
+        Privacy(rules, tmp_path / "spent").protect(UPDATES)
+    known = RDPAccountant()
+    known.history = [(4.0, 1.0, 3)]
+    spent = Privacy(rules, tmp_path / "spent").epsilon()
+    assert spent == pytest.approx(known.get_epsilon(1e-5))
+    # The classical bound for one Gaussian release is no smaller than what is counted for it.
+    assert (
+        Privacy(rules, tmp_path / "none").epsilon(1) < math.sqrt(2 * math.log(1.25e5)) / 4.0 * 1.5
+    )
+
+
+def test_nothing_leaves_once_the_budget_is_spent(tmp_path: Path) -> None:
+    limit = Privacy(PrivacyRules(clip=1.0, noise=4.0), tmp_path / "none").epsilon(2)
+    assert limit is not None
+    rules = PrivacyRules(clip=1.0, noise=4.0, largest_epsilon=limit * 1.01)
+    privacy = Privacy(rules, tmp_path / "spent")
+    privacy.protect(UPDATES)
+    privacy.protect(UPDATES)
+    with pytest.raises(BudgetSpent, match="epsilon"):
+        privacy.protect(UPDATES)
+    assert json.loads((tmp_path / "spent").read_text()) == {"4.0": 2}
+
+
+@pytest.mark.parametrize(
+    "rules", [PrivacyRules(noise=1.0), PrivacyRules(clip=1.0, largest_epsilon=3.0)]
+)
+def test_rules_that_promise_what_they_cannot_keep_are_refused(rules, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSite):
+        Privacy(rules, tmp_path / "spent")
+
+
+def test_a_noisy_site_reports_what_it_has_spent(settings, new_site, new_request) -> None:
+    more = "[privacy]\nclip = 0.5\nnoise = 0.01\n"
+    sites = {"north": new_site("north", "apple", more=more)}
+    run = new_run(settings, new_request(*sites))
+    Coordinator(settings, run, LocalGrid(sites), print).go()
+    sent = [
+        line
+        for line in map(json.loads, (sites["north"] / "audit.jsonl").read_text().splitlines())
+        if line["what"] == "sent"
+    ]
+    epsilons = [line["numbers"]["epsilon"] for line in sent]
+    assert 0 < epsilons[0] < epsilons[1]
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    # Clipped to 0.5, then noise of 0.005 in each of the backbone's 892,160 weights.
+    assert rounds[0].contributions[0].norm == pytest.approx(math.hypot(0.5, 4.72), rel=0.03)

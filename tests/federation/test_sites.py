@@ -1,0 +1,216 @@
+"""Folders of sites and of the coordinator, and what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from typer.testing import CliRunner
+
+from u2net_platform.cli.app import app
+from u2net_platform.errors import InvalidFederation, InvalidSite, NotWritable
+from u2net_platform.federation.deployment import Deployment, init_deployment
+from u2net_platform.federation.keys import create_authority
+from u2net_platform.federation.site import SiteConfig
+from u2net_platform.federation.site_folder import (
+    approve,
+    find_sites,
+    init_site,
+    start_command,
+    trust_authority,
+)
+
+
+def test_a_site_is_made_once_with_a_private_key(tmp_path: Path) -> None:
+    public = init_site(tmp_path / "north", "north", {"heart": tmp_path})
+    assert (tmp_path / "north" / "site.key").stat().st_mode & 0o777 == 0o600
+    assert public.read_text().startswith("ecdsa-sha2-nistp384 ")
+    config = SiteConfig.load(tmp_path / "north")
+    assert config.domains["heart"].data == tmp_path
+    assert config.domains["heart"].weights == "local"
+    assert config.privacy.clip == 0
+    with pytest.raises(NotWritable):
+        init_site(tmp_path / "north", "north", {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name = 1", 'name = "North Pole"', 'name = "../up"', 'name = "north"\nextra = 1', "name =",
+        'name = "north"\n[domains.heart]\nweights = "average"',
+        'name = "north"\n[domains.heart]\ndata = "x"\nweights = "all"',
+        'name = "north"\n[privacy]\nclip = -1',
+    ],
+)  # fmt: skip
+def test_a_broken_site_is_refused_with_the_reason(tmp_path: Path, text: str) -> None:
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(InvalidSite, match=r"site\.toml"):
+        SiteConfig.load(tmp_path)
+
+
+def test_sites_are_found_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSite, match="no site"):
+        find_sites(tmp_path)
+    for folder, name in (("a", "north"), ("b", "south")):
+        init_site(tmp_path / folder, name, {})
+    assert list(find_sites(tmp_path)) == ["north", "south"]
+    init_site(tmp_path / "c", "north", {})
+    with pytest.raises(InvalidSite, match="both north"):
+        find_sites(tmp_path)
+
+
+def test_a_site_starts_only_when_it_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "north"
+    init_site(folder, "north", {})
+    with pytest.raises(InvalidSite, match="coordinator"):
+        start_command(folder)
+    text = (folder / "site.toml").read_text()
+    (folder / "site.toml").write_text(f'coordinator = "127.0.0.1:1"\n{text}')
+    with pytest.raises(InvalidSite, match=r"ca\.crt is missing"):
+        start_command(folder)
+    create_authority(tmp_path / "lab", ("localhost",))
+    with pytest.raises(InvalidSite, match="no certificate"):
+        trust_authority(folder, tmp_path / "lab" / "ca.key")
+    trust_authority(folder, tmp_path / "lab" / "ca.crt")
+    with pytest.raises(InvalidSite, match="approved no bundle"):
+        start_command(folder)
+    with pytest.raises(InvalidSite, match="SHA-256"):
+        approve(folder, "latest")
+    approve(folder, "a" * 64)
+    command, environment = start_command(folder)
+    assert "--insecure" not in command
+    assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert environment["PATH"].startswith(str(folder / "bin"))
+    (folder / "site.key").chmod(0o644)
+    with pytest.raises(InvalidSite, match="read by others"):
+        start_command(folder)
+
+
+def test_the_authority_vouches_for_the_names_that_sites_use(tmp_path: Path) -> None:
+    create_authority(tmp_path, ("lab.example.org", "10.0.0.7"))
+    ca, server = (
+        x509.load_pem_x509_certificate((tmp_path / f"{name}.crt").read_bytes())
+        for name in ("ca", "server")
+    )
+    server.verify_directly_issued_by(ca)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["lab.example.org"]
+    assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7"]
+    for name in ("ca", "server"):
+        assert (tmp_path / f"{name}.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_coordinator_knows_public_keys_alone(settings, tmp_path: Path) -> None:
+    with pytest.raises(InvalidFederation, match="federation init"):
+        Deployment(settings)
+    made = init_deployment(settings, ("lab.example.org",), 18001, 8443)
+    with pytest.raises(NotWritable):
+        init_deployment(settings, ("lab.example.org",), 18001, 8443)
+    assert len(made.bundle) == 64
+    deployment = Deployment(settings)
+    init_site(tmp_path / "north", "north", {})
+    with pytest.raises(InvalidFederation, match="no public key"):
+        deployment.add_site("north", tmp_path / "north" / "site.key")
+    deployment.add_site("north", tmp_path / "north" / "site.key.pub")
+    with pytest.raises(InvalidFederation, match="already"):
+        deployment.add_site("north", tmp_path / "north" / "site.key.pub")
+    assert Deployment(settings).sites == ("north",)
+    assert not deployment.running
+    assert not deployment.stop()
+
+
+def test_the_same_release_makes_the_same_bundle(settings, tmp_path: Path) -> None:
+    first = init_deployment(settings, (), 18001, 8443).bundle
+    elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})
+    assert init_deployment(elsewhere, ("other.example.org",), 18002, 9443).bundle == first
+
+
+def test_nginx_takes_the_configuration_and_lets_the_fleet_path_through(
+    settings, tmp_path: Path
+) -> None:
+    nginx = shutil.which("nginx")
+    if nginx is None:
+        pytest.skip("nginx is not installed here")
+    with socket.socket() as one, socket.socket() as two:
+        for probe in (one, two):
+            probe.bind(("127.0.0.1", 0))
+        port, public = one.getsockname()[1], two.getsockname()[1]
+    made = init_deployment(settings, ("localhost",), port, public)
+    main = tmp_path / "nginx.conf"
+    main.write_text(
+        f"pid {tmp_path}/pid; daemon off; error_log {tmp_path}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; include {made.nginx}; }}\n"
+    )
+    process = subprocess.Popen([nginx, "-c", str(main), "-p", str(tmp_path)])
+    try:
+        answers = {}
+        for path in ("/v1/fleet/x", "/v1/control/x", "/v1/runtime/x", "/"):
+            done = subprocess.run(
+                ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--retry", "5",
+                 "--retry-connrefused", "--cacert", str(made.folder / "ca.crt"),
+                 f"https://localhost:{public}{path}"],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            answers[path] = done.stdout
+        # 502: let through, to a SuperLink that does not run.
+        assert answers == {
+            "/v1/fleet/x": "502", "/v1/control/x": "403", "/v1/runtime/x": "403", "/": "403",
+        }  # fmt: skip
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def test_the_configuration_of_nginx_names_the_fleet_path_alone(settings) -> None:
+    text = init_deployment(settings, ("lab.example.org",), 18001, 8443).nginx.read_text()
+    places = [line.split()[1] for line in text.splitlines() if line.strip().startswith("location")]
+    assert places == ["/v1/fleet/", "/"]
+    assert "listen 8443 ssl" in text
+    assert text.count("proxy_pass") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["federate", "run", "--sites", "/nowhere"], "InvalidSite"),
+        (["federate", "status"], "NothingToResume"),
+        (["federate", "status", "20260101-000000-ffff"], "NothingToResume"),
+        (["federation", "start"], "InvalidFederation"),
+        (["federation", "run"], "InvalidFederation"),
+        (["site", "approve", "/nowhere", "a" * 64], "InvalidSite"),
+        (["site", "start", "/nowhere"], "InvalidSite"),
+    ],
+)
+def test_a_wrong_command_says_what_to_do(settings, command: list[str], code: str) -> None:
+    done = CliRunner().invoke(app, [*command, "--json"])
+    envelope = json.loads(done.stdout)
+    assert envelope["error_code"] == code
+    assert len(envelope["hint"]) > 10
+
+
+def test_more_quorum_than_sites_is_refused(settings, new_site) -> None:
+    folder = new_site("north", "apple").parent
+    command = ["federate", "run", "--sites", str(folder), "--quorum", "2", "--json"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, json.loads(done.stdout)["error_code"]) == (10, "InvalidFederation")
+
+
+def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site) -> None:
+    folder = new_site("north", "apple").parent
+    new_site("south", "plum")
+    flags = ["--rounds", "1", "--cycles", "1", "--batch-voxels", "4096", "--momentum", "0.5"]
+    run = CliRunner().invoke(
+        app, ["federate", "run", "--sites", str(folder), *flags, "--proximal", "0.1", "--json"]
+    )
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)["data"]
+    assert found["run"]["status"] == "completed"
+    assert set(found["at_sites"]) == {"north", "south"}
+    status = CliRunner().invoke(app, ["federate", "status"])
+    assert "completed, 1 of 1 rounds" in status.stdout
+    assert status.stdout.count("taken") == 2
