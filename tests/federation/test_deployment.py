@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import RoundRecord
+from u2net_platform.federation.coordinator import Coordinator, new_run, request_of
 from u2net_platform.federation.deployment import Deployment
+from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_folder import start_command
 from u2net_platform.settings import Settings
@@ -77,6 +80,13 @@ class Field:
         while text not in self.log(name):
             assert time.monotonic() < until, self.log(name)
             time.sleep(0.2)
+
+    def wait_for_state(self, name: str, run: str, part: str, seconds: float = 100) -> None:
+        """Until a site works at a round."""
+        until = time.monotonic() + seconds
+        while not (self.sites / name / "state" / run / part).exists():
+            assert time.monotonic() < until, self.log(name)
+            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +213,67 @@ def test_the_catalog_knows_the_run(deployed: Field) -> None:
     catalog = Catalog.open(deployed.settings.database_url)
     kinds = {run.kind for run in catalog.runs.list()}
     assert kinds == {"federate"}
+
+
+def _wait_for_rounds(deployed: Field, run: str, number: int, seconds: float = 200) -> None:
+    until = time.monotonic() + seconds
+    catalog = Catalog.open(deployed.settings.database_url)
+    while len(catalog.federations.rounds(run)) < number:
+        assert time.monotonic() < until, deployed.u2net("federation", "logs", run)
+        time.sleep(0.5)
+
+
+def _wait_for_end(deployed: Field, run: str, seconds: float = 500) -> list[RoundRecord]:
+    until = time.monotonic() + seconds
+    catalog = Catalog.open(deployed.settings.database_url)
+    while catalog.runs.get(run).status == "running":
+        assert time.monotonic() < until, deployed.u2net("federation", "logs", run)
+        time.sleep(1)
+    assert catalog.runs.get(run).status == "completed"
+    return catalog.federations.rounds(run)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_supernode_killed_in_mid_round_is_waited_for_no_longer_than_said_and_joins_again(
+    deployed: Field,
+) -> None:
+    flags = ["--cycles", "2", "--batch-voxels", "4096", "--quorum", "1"]
+    waits = ["--round-minutes", "0.5", "--wait-minutes", "0.1"]
+    run = deployed.u2net("federation", "run", "--detach", "--rounds", "12", *flags, *waits)
+    run = run["data"]["run"]
+    _wait_for_rounds(deployed, run, 1)
+    deployed.wait_for_state("south", run, "round-00002")
+    deployed.end_site("south", signal.SIGKILL)
+    time.sleep(70)  # until then Flower holds the dead node's place
+    deployed.start_site("south")
+    rounds = _wait_for_end(deployed, run)
+    taken = [[one.site for one in done.contributions if one.accepted] for done in rounds]
+    assert len(rounds) == 12
+    assert taken[0] == ["north", "south"]
+    assert ["north"] in taken
+    assert taken[-1] == ["north", "south"]
+    assert max(one.seconds for one in rounds) < 60
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_coordinator_goes_on_to_the_same_bytes(deployed: Field, new_site) -> None:
+    flags = ["--rounds", "4", *FAST, "--quorum", "2", "--seed", "5"]
+    run = deployed.u2net("federation", "run", "--detach", *flags)["data"]["run"]
+    _wait_for_rounds(deployed, run, 2)
+    pid = int((deployed.home / "federation" / "superlink.pid").read_text())
+    os.killpg(pid, signal.SIGKILL)
+    deployed.u2net("federation", "start")
+    done = deployed.u2net("federation", "resume", run)
+    assert done["status"] == "ok", done
+    rounds = [one for one in done["data"]["rounds"] if one["status"] == "completed"]
+    assert [one["number"] for one in rounds] == [1, 2, 3, 4]
+
+    sites = {"north": new_site("north", "apple"), "south": new_site("south", "plum")}
+    elsewhere = Settings(home=sites["north"].parent / "home")
+    request = request_of(deployed.settings, run)
+    again = new_run(elsewhere, request)
+    Coordinator(elsewhere, again, LocalGrid(sites), print).go()
+    undisturbed = Catalog.open(elsewhere.database_url).federations.rounds(again)
+    assert rounds[-1]["backbone_digest"] == undisturbed[-1].backbone_digest
