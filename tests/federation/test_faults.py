@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -11,10 +13,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.errors import QuorumNotReached
+from u2net_platform.errors import Interrupted, QuorumNotReached
 from u2net_platform.federation import client_app
 from u2net_platform.federation.coordinator import Coordinator, new_run
 from u2net_platform.federation.local import LocalGrid
+from u2net_platform.training.trainer import Trainer
 
 BACKBONE = "weights/backbone"
 
@@ -63,6 +66,17 @@ def _without(key: str) -> Change:
     return apply
 
 
+def _held(**changes: object) -> Change:
+    def apply(content: RecordDict) -> RecordDict:
+        held = json.loads(str(content.config_records["order"]["json"]))
+        (domain,) = held["domains"].values()
+        domain["spec"] |= changes
+        content["order"] = ConfigRecord({"json": json.dumps(held)})
+        return content
+
+    return apply
+
+
 def _stranger(content: RecordDict) -> RecordDict:
     content["weights/spleen"] = content.array_records[BACKBONE]
     return content
@@ -82,6 +96,8 @@ FAULTS = {
     "no update": (_without(BACKBONE), "WrongKeys"),
     "a domain it does not hold": (_stranger, "WrongKeys"),
     "nothing": (lambda _: RecordDict(), "BadMessage"),
+    "another name": (_held(name="../../etc"), "BadSpec"),
+    "a spec that is none": (_held(labels=[]), "BadSpec"),
     "a story": (
         lambda _: RecordDict({"answer": ConfigRecord({"failed": "/data/Mr. Doe: no file"})}),
         "Failed:dataMrDoenofile",
@@ -194,3 +210,24 @@ def test_an_exception_of_flower_is_no_more_than_a_word(settings, new_site, new_r
     with pytest.raises(QuorumNotReached):
         Coordinator(settings, run, LocalGrid(sites, app), notes.append).go()
     assert notes == ["north cannot say what it holds: Unreachable"]
+
+
+def test_who_presses_ctrl_c_wants_no_next_round(
+    settings, new_site, new_request, monkeypatch
+) -> None:
+    sites = {"north": new_site("north", "apple")}
+
+    run = new_run(settings, new_request(*sites, rounds=3))
+    take_step = Trainer._one_step
+
+    def step(self, *arguments) -> None:
+        take_step(self, *arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_one_step", step)
+    with pytest.raises(Interrupted, match="SIGINT") as stopped:
+        Coordinator(settings, run, LocalGrid(sites), print).go()
+    assert f"--resume {run}" in stopped.value.hint
+    assert Catalog.open(settings.database_url).runs.get(run).status == "interrupted"
+    monkeypatch.setattr(Trainer, "_one_step", take_step)
+    Coordinator(settings, run, LocalGrid(sites), print).go()

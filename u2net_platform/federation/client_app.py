@@ -15,6 +15,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from u2net_platform.errors import Interrupted
 from u2net_platform.federation.aggregation import Refused
 from u2net_platform.federation.messages import Ask, Finish, Order, answer, failure, pack, unpack
 from u2net_platform.federation.site import Site, site_at
@@ -62,6 +63,8 @@ def _answer(message: Message, context: Context, work: Callable[[Site], RecordDic
     directory = Path(str(context.node_config["site-dir"]))
     try:
         return Message(work(site_at(directory)), reply_to=message)
+    except Interrupted:
+        raise  # whoever ends this process does not want a next round
     except Exception as error:
         _log(directory, error)
         word = error.reason if isinstance(error, Refused) else type(error).__name__

@@ -33,7 +33,9 @@ from u2net_platform.data.plan import Plan
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import (
     Conflict,
+    Interrupted,
     InvalidFederation,
+    InvalidSpec,
     NothingToResume,
     QuorumNotReached,
     UnknownDomain,
@@ -251,7 +253,9 @@ class Coordinator:
                 at_sites = self._finish(state)
                 versions = self._publish(state)
             except BaseException as error:
-                stopped = isinstance(error, KeyboardInterrupt)
+                stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+                if isinstance(error, Interrupted):
+                    error.hint = f"Go on with: u2net federate run --resume {self._run_id}"
                 status = "interrupted" if stopped else "failed"
                 self._catalog.runs.update(self._run_id, status, state.round)  # type: ignore[arg-type]
                 recorder.finish(status)  # type: ignore[arg-type]
@@ -295,7 +299,9 @@ class Coordinator:
         for site, message in answers.items():
             try:
                 found[site], _ = unpack(Description, content_of(message))
+                _check_domains(found[site])
             except Refused as refused:
+                found.pop(site, None)
                 self._on_note(f"{site} cannot say what it holds: {refused.reason}")
         return found
 
@@ -427,6 +433,7 @@ class Coordinator:
                 answer = answer_of(site, answers[site])
                 one = answer.contribution
                 check(one, self._answerable(state, site), self.request.rules)
+                _check_domains(answer.held)
             except Refused as refused:
                 rows.append(ContributionRecord(**row, accepted=False, reason=refused.reason))
             else:
@@ -585,6 +592,22 @@ class Coordinator:
                 probe=take_probe(network, name, self._store),
             )
         )
+
+
+def _check_domains(held: Description) -> None:
+    """What a site says of its domains goes into the catalog, so it has to be what a plugin says.
+
+    Raises:
+        Refused: BadSpec.
+    """
+    try:
+        for name, one in held.domains.items():
+            if DomainSpec.parse(one.spec, name).name != name:
+                raise Refused("BadSpec")
+            if one.plan is not None:
+                Plan.model_validate(one.plan)
+    except (InvalidSpec, ValidationError) as error:
+        raise Refused("BadSpec") from error
 
 
 def _shared(held: Mapping[str, Description]) -> dict[str, Held]:

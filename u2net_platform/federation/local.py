@@ -20,6 +20,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from u2net_platform.errors import Interrupted
 from u2net_platform.federation.client_app import app as site_app
 
 
@@ -101,6 +102,8 @@ class LocalGrid(Grid):
         node = message.metadata.dst_node_id
         try:
             return _through_wire(self._app(_through_wire(message), self._contexts[node]))
+        except Interrupted:
+            raise
         except Exception:
             code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
             return Message(Error(code, "ClientApp"), reply_to=message)

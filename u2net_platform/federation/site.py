@@ -33,7 +33,7 @@ from u2net_platform.errors import BudgetSpent, Conflict, InvalidSite, StateLost,
 from u2net_platform.federation.aggregation import Weights, norm_of
 from u2net_platform.federation.messages import Ask, Description, Finish, Held, Order, Published
 from u2net_platform.federation.privacy import Privacy, PrivacyRules
-from u2net_platform.files import storage_errors
+from u2net_platform.files import exclusive, storage_errors
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE, owner_of, tensors_digest
@@ -50,7 +50,7 @@ from u2net_platform.training.trainer import (
 )
 from u2net_platform.workflows.add_domain import add_domain, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
-from u2net_platform.workflows.train import topology_of
+from u2net_platform.workflows.train import LOCK_FILE, topology_of
 from u2net_platform.workflows.verify import take_probe
 
 SITE_FILE = "site.toml"
@@ -146,7 +146,12 @@ class Site:
         Raises:
             StateLost: what the confirmed round left is gone.
             BudgetSpent: the time of the round is up, or its privacy.
+        RunBusy: an earlier order of this run is still at work, as Flower stops no client.
         """
+        with exclusive(self._run_dir(order.run) / LOCK_FILE):
+            return self._train(order, given)
+
+    def _train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
         until = time.monotonic() + order.seconds
         prepared = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
         before = self._kept(order.run, order.confirmed)
