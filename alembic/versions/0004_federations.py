@@ -15,7 +15,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("backbone_digest", sa.String(length=64), nullable=True),
-        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("created_at", sa.String(length=32), nullable=False),
         sa.ForeignKeyConstraint(["run_id"], ["u2net_runs.id"], name="fk_u2net_rounds_run_id"),
         sa.PrimaryKeyConstraint("run_id", "number", "attempt", name="pk_u2net_rounds"),
@@ -30,10 +30,10 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("examples", sa.Integer(), nullable=False),
         sa.Column("steps", sa.Integer(), nullable=False),
-        sa.Column("norm", sa.Float(), nullable=True),
+        sa.Column("norm", sa.Double(), nullable=True),
         sa.Column("bytes_down", sa.BigInteger(), nullable=False),
         sa.Column("bytes_up", sa.BigInteger(), nullable=False),
-        sa.Column("seconds", sa.Float(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
             ["run_id"], ["u2net_runs.id"], name="fk_u2net_contributions_run_id"
         ),

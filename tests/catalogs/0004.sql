@@ -12,7 +12,7 @@ CREATE TABLE u2net_backbones (
 	CONSTRAINT pk_u2net_backbones PRIMARY KEY (digest), 
 	CONSTRAINT fk_u2net_backbones_run_id FOREIGN KEY(run_id) REFERENCES u2net_runs (id)
 );
-INSERT INTO "u2net_backbones" VALUES('bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','{"widths": [16, 32]}','run-1','2026-11-24T13:29:17.307393+00:00');
+INSERT INTO "u2net_backbones" VALUES('bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','{"widths": [16, 32]}','run-1','2026-11-24T15:03:50.128193+00:00');
 CREATE TABLE u2net_contributions (
 	run_id VARCHAR(64) NOT NULL, 
 	number INTEGER NOT NULL, 
@@ -22,10 +22,10 @@ CREATE TABLE u2net_contributions (
 	reason VARCHAR NOT NULL, 
 	examples INTEGER NOT NULL, 
 	steps INTEGER NOT NULL, 
-	norm FLOAT, 
+	norm DOUBLE, 
 	bytes_down BIGINT NOT NULL, 
 	bytes_up BIGINT NOT NULL, 
-	seconds FLOAT NOT NULL, 
+	seconds DOUBLE NOT NULL, 
 	CONSTRAINT pk_u2net_contributions PRIMARY KEY (run_id, number, attempt, site), 
 	CONSTRAINT fk_u2net_contributions_run_id FOREIGN KEY(run_id) REFERENCES u2net_runs (id)
 );
@@ -58,8 +58,8 @@ CREATE TABLE u2net_domains (
 	CONSTRAINT pk_u2net_domains PRIMARY KEY (name), 
 	CONSTRAINT fk_u2net_domains_spec_digest FOREIGN KEY(spec_digest) REFERENCES u2net_specs (digest)
 );
-INSERT INTO "u2net_domains" VALUES('heart','78348f2edc16f7dd12040ac252c71f11ba4f3fae7085409961abaa3d65600163','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','bundled','/data/heart','2026-11-24T13:29:17.281634+00:00');
-INSERT INTO "u2net_domains" VALUES('spleen','aa760aaefba618b264aaf9b195b0fafee45cc4f3f7037b25a3acdba51c796dcf','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','bundled','/data/spleen','2026-11-24T13:29:17.284326+00:00');
+INSERT INTO "u2net_domains" VALUES('heart','78348f2edc16f7dd12040ac252c71f11ba4f3fae7085409961abaa3d65600163','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','bundled','/data/heart','2026-11-24T15:03:50.090656+00:00');
+INSERT INTO "u2net_domains" VALUES('spleen','aa760aaefba618b264aaf9b195b0fafee45cc4f3f7037b25a3acdba51c796dcf','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','bundled','/data/spleen','2026-11-24T15:03:50.094591+00:00');
 CREATE TABLE u2net_plans (
 	digest VARCHAR(64) NOT NULL, 
 	content JSON NOT NULL, 
@@ -72,7 +72,7 @@ CREATE TABLE u2net_rounds (
 	attempt INTEGER NOT NULL, 
 	status VARCHAR(16) NOT NULL, 
 	backbone_digest VARCHAR(64), 
-	seconds FLOAT NOT NULL, 
+	seconds DOUBLE NOT NULL, 
 	created_at VARCHAR(32) NOT NULL, 
 	CONSTRAINT pk_u2net_rounds PRIMARY KEY (run_id, number, attempt), 
 	CONSTRAINT fk_u2net_rounds_run_id FOREIGN KEY(run_id) REFERENCES u2net_runs (id)
@@ -142,8 +142,8 @@ CREATE TABLE u2net_versions (
 	CONSTRAINT fk_u2net_versions_spec_digest FOREIGN KEY(spec_digest) REFERENCES u2net_specs (digest), 
 	CONSTRAINT uq_u2net_versions_domain_number UNIQUE (domain, number)
 );
-INSERT INTO "u2net_versions" VALUES(1,'heart',1,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','0000000000000000000000000000000000000000000000000000000000000001','78348f2edc16f7dd12040ac252c71f11ba4f3fae7085409961abaa3d65600163','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','386996f19d66dcb7fb7c1191c7696c1819a122ec88b6b77fac8c930f6f73a4ed','run-1','{"classes": 2}','{"dice": 0.9}','2026-11-24T13:29:17.308559+00:00',NULL);
-INSERT INTO "u2net_versions" VALUES(2,'spleen',1,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','0000000000000000000000000000000000000000000000000000000000000002','aa760aaefba618b264aaf9b195b0fafee45cc4f3f7037b25a3acdba51c796dcf','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','386996f19d66dcb7fb7c1191c7696c1819a122ec88b6b77fac8c930f6f73a4ed','run-2','{"classes": 2}','{"dice": 0.9}','2026-11-24T13:29:17.320891+00:00',NULL);
+INSERT INTO "u2net_versions" VALUES(1,'heart',1,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','0000000000000000000000000000000000000000000000000000000000000001','78348f2edc16f7dd12040ac252c71f11ba4f3fae7085409961abaa3d65600163','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','386996f19d66dcb7fb7c1191c7696c1819a122ec88b6b77fac8c930f6f73a4ed','run-1','{"classes": 2}','{"dice": 0.9}','2026-11-24T15:03:50.130005+00:00',NULL);
+INSERT INTO "u2net_versions" VALUES(2,'spleen',1,'bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb','0000000000000000000000000000000000000000000000000000000000000002','aa760aaefba618b264aaf9b195b0fafee45cc4f3f7037b25a3acdba51c796dcf','aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa','386996f19d66dcb7fb7c1191c7696c1819a122ec88b6b77fac8c930f6f73a4ed','run-2','{"classes": 2}','{"dice": 0.9}','2026-11-24T15:03:50.147401+00:00',NULL);
 CREATE INDEX ix_u2net_runs_started_at ON u2net_runs (started_at);
 CREATE INDEX ix_u2net_runs_status ON u2net_runs (status);
 CREATE INDEX ix_u2net_backbones_run_id ON u2net_backbones (run_id);

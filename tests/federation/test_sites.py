@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
@@ -24,6 +25,7 @@ from u2net_platform.federation.site_folder import (
     start_command,
     trust_authority,
 )
+from u2net_platform.tracking.mlflow_recorder import find_run
 
 
 def test_a_site_is_made_once_with_a_private_key(tmp_path: Path) -> None:
@@ -214,3 +216,9 @@ def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site
     status = CliRunner().invoke(app, ["federate", "status"])
     assert "completed, 1 of 1 rounds" in status.stdout
     assert status.stdout.count("taken") == 2
+    client = MlflowClient(settings.mlflow_uri)
+    mlflow_id = find_run(client, found["run"]["id"])
+    metrics = client.get_run(mlflow_id).data.metrics
+    assert metrics["accepted/north"] == metrics["accepted/south"] == 1
+    assert metrics["bytes_up/north"] > 3_500_000
+    assert {"seconds", "norm/north", "loss/apple/north"} <= set(metrics)

@@ -81,6 +81,7 @@ def run(
       u2net federate run --sites sites/ --rounds 50 --cycles 10
       u2net federate run --sites sites/ --momentum 0.9 --proximal 0.01
       u2net federate run --resume 20260131-120000-1a2b
+      u2net federation run --rounds 50 --cycles 10
     """
     from u2net_platform.federation.coordinator import new_run
     from u2net_platform.federation.site_folder import find_sites
@@ -170,6 +171,7 @@ def status(
     Examples:
       u2net federate status
       u2net federate status 20260131-120000-1a2b --watch
+      u2net federation status --json
     """
     from rich.live import Live
 
