@@ -179,6 +179,7 @@ def test_a_wrong_authority_is_refused(deployed: Field, write_site, tmp_path: Pat
     deployed.end_site("careful")
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_not_approved_does_not_run(deployed: Field) -> None:
     approved = deployed.sites / "south" / "approved.txt"
     text = approved.read_text()

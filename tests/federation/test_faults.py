@@ -120,10 +120,9 @@ def federate(settings, new_site, new_request):
 
 def test_the_backbone_is_what_the_honest_sites_alone_give(federate) -> None:
     """Every fault in a round of its own."""
-    alone = federate(names=("north",), rounds=len(FAULTS))
-    both = federate(
-        Answering("south", *(change for change, _ in FAULTS.values())), rounds=len(FAULTS)
-    )
+    length = {"rounds": len(FAULTS), "cycles": 1}
+    alone = federate(names=("north",), **length)
+    both = federate(Answering("south", *(change for change, _ in FAULTS.values())), **length)
     found = [{one.site: one.reason for one in done.contributions} for done in both]
     assert found == [{"north": "", "south": reason} for _, reason in FAULTS.values()]
     assert [o.backbone_digest for o in both] == [o.backbone_digest for o in alone]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import shutil
 import socket
@@ -14,7 +16,8 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
-from u2net_platform.errors import InvalidFederation, InvalidSite, NotWritable
+from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, NotWritable
+from u2net_platform.federation import guarded_client
 from u2net_platform.federation.deployment import Deployment, init_deployment
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.site import SiteConfig
@@ -222,3 +225,19 @@ def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site
     assert metrics["accepted/north"] == metrics["accepted/south"] == 1
     assert metrics["bytes_up/north"] > 3_500_000
     assert {"seconds", "norm/north", "loss/apple/north"} <= set(metrics)
+
+
+def test_only_an_approved_bundle_is_unpacked(tmp_path: Path, monkeypatch) -> None:
+    runner = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    unpacked: list[bytes] = []
+    monkeypatch.setattr(runner, "install_from_fab", lambda content, **_: unpacked.append(content))
+    monkeypatch.setattr(guarded_client, "flwr_clientapp", lambda: None)
+    monkeypatch.setenv("U2NET_SITE", str(tmp_path))
+    init_site(tmp_path, "north", {})
+    approve(tmp_path, hashlib.sha256(b"reviewed").hexdigest())
+    guarded_client.main()  # as Flower's program of that name, up to where it has a bundle
+    runner.install_from_fab(b"reviewed", skip_prompt=True)
+    with pytest.raises(NotApproved) as refused:
+        runner.install_from_fab(b"another", skip_prompt=True)
+    assert unpacked == [b"reviewed"]
+    assert str(tmp_path) not in str(refused.value), "Flower sends this text to the coordinator"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help=True)
 
 WATCH_SECONDS = 2.0
+FLOWER_SECONDS = 20.0  # between questions to Flower, whose command line takes a second each
 
 
 Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
@@ -129,17 +131,22 @@ def run_deployed(run_id: str, detach: bool) -> None:
 
     settings = Settings()
     deployment = Deployment(settings)
+    started = datetime.now(UTC)
     number = deployment.submit(run_id)
     talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
     told = len(read_status(settings, run_id).rounds)
-    ended = detach
+    ended, asked = detach, time.monotonic()
     while not ended:
         time.sleep(WATCH_SECONDS)
-        ended = deployment.flower_status(number).startswith("finished")
-        rounds = read_status(settings, run_id).rounds
-        for one in rounds[told:]:
+        found = read_status(settings, run_id)
+        for one in found.rounds[told:]:
             _tell_round(one)
-        told = len(rounds)
+        told = len(found.rounds)
+        # The catalog says how a run ends; a coordinator that was killed says nothing any more.
+        ended = found.ended_at is not None and found.ended_at > started
+        if not ended and time.monotonic() - asked > FLOWER_SECONDS:
+            ended = deployment.flower_status(number).startswith("finished")
+            asked = time.monotonic()
     found = read_status(settings, run_id)
     if not detach and found.status != "completed":
         raise DeploymentFailed(

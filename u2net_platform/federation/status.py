@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from u2net_platform.catalog.catalog import Catalog
@@ -21,6 +23,7 @@ class RunStatus:
     round: int
     rounds_wanted: int
     rounds: tuple[RoundRecord, ...]
+    ended_at: datetime | None
 
 
 def read_status(settings: Settings, run_id: str | None) -> RunStatus:
@@ -33,12 +36,13 @@ def read_status(settings: Settings, run_id: str | None) -> RunStatus:
     request = request_of(settings, run_id)
     catalog = Catalog.open(settings.database_url)
     rounds = catalog.federations.rounds(run_id)
-    try:
-        status: Status | Literal["waiting for sites"] = catalog.runs.get(run_id).status
-    except UnknownRecord:
-        status = "waiting for sites"
+    status: Status | Literal["waiting for sites"] = "waiting for sites"
+    ended_at = None
+    with suppress(UnknownRecord):
+        run = catalog.runs.get(run_id)
+        status, ended_at = run.status, run.ended_at
     done = max((one.number for one in rounds if one.status == "completed"), default=0)
-    return RunStatus(run_id, status, done, request.rounds, tuple(rounds))
+    return RunStatus(run_id, status, done, request.rounds, tuple(rounds), ended_at)
 
 
 def _latest(settings: Settings) -> str:
