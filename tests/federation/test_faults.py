@@ -15,8 +15,10 @@ from flwr.clientapp import ClientApp
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import Interrupted, QuorumNotReached
 from u2net_platform.federation import client_app
+from u2net_platform.federation.aggregation import Refused
 from u2net_platform.federation.coordinator import Coordinator, new_run
 from u2net_platform.federation.local import LocalGrid
+from u2net_platform.federation.messages import Ask, unpack
 from u2net_platform.training.trainer import Trainer
 
 BACKBONE = "weights/backbone"
@@ -230,3 +232,10 @@ def test_who_presses_ctrl_c_wants_no_next_round(
     assert Catalog.open(settings.database_url).runs.get(run).status == "interrupted"
     monkeypatch.setattr(Trainer, "_one_step", take_step)
     Coordinator(settings, run, LocalGrid(sites), print).go()
+
+
+@pytest.mark.parametrize("run", ["../../../etc", "20260101-000000-1a2b/../..", "", "x" * 500])
+def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
+    ask = {"run": run, "fold": 0, "batch_voxels": 4096}
+    with pytest.raises(Refused, match="BadMessage"):
+        unpack(Ask, RecordDict({"order": ConfigRecord({"json": json.dumps(ask)})}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ Owners = Mapping[str, Mapping[str, Tensor]]
 
 
 Kind = TypeVar("Kind", bound="Strict")
+# A site makes folders of this name.
+RunId = Annotated[str, Field(pattern=r"^\d{8}-\d{6}-[0-9a-f]{4}$")]
 
 
 class Strict(BaseModel):
@@ -36,7 +38,7 @@ class Strict(BaseModel):
 class Ask(Strict):
     """To all: which domains do you hold? `run`: the id of the federated run."""
 
-    run: str
+    run: RunId
     fold: int
     batch_voxels: int
 
@@ -65,7 +67,7 @@ class Order(Strict):
     seconds: after so long the site gives up.
     """
 
-    run: str
+    run: RunId
     round: int = Field(ge=1)
     confirmed: int = Field(ge=0)
     cycles: int = Field(ge=1)

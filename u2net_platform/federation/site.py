@@ -146,7 +146,7 @@ class Site:
         Raises:
             StateLost: what the confirmed round left is gone.
             BudgetSpent: the time of the round is up, or its privacy.
-        RunBusy: an earlier order of this run is still at work, as Flower stops no client.
+            RunBusy: an earlier order of this run is still at work, as Flower stops no client.
         """
         with exclusive(self._run_dir(order.run) / LOCK_FILE):
             return self._train(order, given)
