@@ -45,7 +45,7 @@ class Model:
         output: where to write the labels as well, as .nii.gz, .nrrd or .mha.
 
         Raises:
-            DataError: the image is none of this domain, or cannot be read.
+            DataError: the image is none of this domain, too large, or cannot be read.
             NotWritable, DiskFull, UnsupportedFormat: the labels cannot be written.
         """
         volume = image if isinstance(image, ImageVolume) else read_image(_paths(image))
@@ -55,11 +55,19 @@ class Model:
         return labels
 
 
-def load(version: str, device: str = "auto", settings: Settings | None = None) -> Model:
+def load(
+    version: str,
+    device: str = "auto",
+    settings: Settings | None = None,
+    memory: int | None = None,
+    mirror: bool = False,
+) -> Model:
     """A version by its reference: `heart` is the newest, `heart:3` the third, `heart@champion`
     what is in service under that alias.
 
     settings: where catalog and weights lie; of the environment (`U2NET_*`) if None.
+    memory: bytes that this process may hold while it predicts; what is free if None.
+    mirror: predict mirror images too and take the mean.
 
     Raises:
         UnknownDomain, UnknownRecord: the catalog has no such version.
@@ -67,7 +75,8 @@ def load(version: str, device: str = "auto", settings: Settings | None = None) -
         IncompatibleParts: its parts, or the plugin on disk, do not fit together.
         DeviceUnavailable: this machine has no such device.
     """
-    return Model(load_predictor(settings or Settings(), version, choose_device(device)))
+    where = settings or Settings()
+    return Model(load_predictor(where, version, choose_device(device), memory, mirror))
 
 
 def _paths(image: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -77,6 +77,13 @@ def test_server_momentum_adds_up_by_hand() -> None:
     assert second["w"].dtype == torch.float32
 
 
+def test_server_rate_lengthens_the_step_and_not_the_momentum() -> None:
+    weights, update = {"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0], dtype=torch.float64)}
+    moved, momentum = apply_update(weights, update, None, 0.5, rate=3.0)
+    assert moved["w"].tolist() == [7.0]  # 1 + 3 * 2
+    assert momentum["w"].tolist() == [2.0]
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, emit, progress, talk
-from u2net_platform.cli.run_options import BatchVoxels, Fold
+from u2net_platform.cli.run_options import BatchVoxels, Fold, bytes_of
 from u2net_platform.cli.train import plan_table
 from u2net_platform.errors import DuplicateDomain, InvalidCases
 
@@ -186,7 +186,8 @@ def plan(
     data: DataDir = None,
     batch_voxels: BatchVoxels = None,
     memory: Annotated[
-        float | None, typer.Option(min=0.1, help="GiB that a step may take, instead.")
+        int | None,
+        typer.Option(parser=bytes_of, metavar="SIZE", help="That a step may take, instead: 16GiB."),
     ] = None,
     fold: Fold = 0,
     _json: Json = False,
@@ -198,7 +199,7 @@ def plan(
     \b
     Examples:
       u2net domain plan heart --data Task02_Heart
-      u2net domain plan heart --memory 16 --json
+      u2net domain plan heart --memory 16GiB --json
     """
     from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL
     from u2net_platform.domains.discovery import load_plugin
@@ -209,7 +210,7 @@ def plan(
     if memory is not None:
         if batch_voxels is not None:
             raise typer.BadParameter("give --batch-voxels or --memory, not both")
-        batch_voxels = int(memory * 2**30 / TRAINING_BYTES_PER_VOXEL)
+        batch_voxels = memory // TRAINING_BYTES_PER_VOXEL
     settings, catalog = _open()
     plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
     directory = data_dir_of(name, catalog, data)

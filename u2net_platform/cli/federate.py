@@ -64,6 +64,10 @@ def run(
     momentum: Annotated[
         float, typer.Option(min=0, max=0.999, help="Of the server; 0 is FedAvg.")
     ] = 0.0,
+    server_rate: Annotated[
+        float,
+        typer.Option(min=0.001, max=100, help="The backbone moves by so many times the mean."),
+    ] = 1.0,
     proximal: Annotated[
         float, typer.Option(min=0, help="FedProx's mu: pulls sites towards the backbone.")
     ] = 0.0,
@@ -102,7 +106,7 @@ def run(
             round_minutes=round_minutes, wait_minutes=max(wait_minutes, 1e-3),
             rules={
                 "weigh_by": weigh_by.value, "cap": cap, "server_momentum": momentum,
-                "largest_update": largest_update,
+                "server_rate": server_rate, "largest_update": largest_update,
             },
         ),
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, emit, progress, talk
+from u2net_platform.cli.run_options import Memory, Mirror
 from u2net_platform.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
@@ -28,36 +29,43 @@ class Part(StrEnum):
 
 def predict(
     domain: Annotated[
-        str, typer.Option(help="A domain, or a version of it: heart, heart:3, heart@champion.")
+        list[str],
+        typer.Option(
+            help="A domain, or a version: heart, heart:3, heart@champion. Again for more."
+        ),
     ],
     inputs: Annotated[
         Path, typer.Option("--input", "-i", help="An image, a folder of them, or of DICOM files.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file for one image, else a folder.")
+        Path, typer.Option("--output", "-o", help="A file for one image and domain, else a folder.")
     ],
     series: Annotated[
         list[str] | None, typer.Option(help="UID of a DICOM series; again for each channel.")
     ] = None,
     device: Device = "auto",
+    memory: Memory = None,
+    mirror: Mirror = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     _json: Json = False,
 ) -> None:
     """Label images, each on its own grid, with the label names in a JSON file beside.
 
     In a folder, case_0000.nii.gz, case_0001.nii.gz, ... are the channels of one case. A folder of
-    DICOM files is one image; an output that ends with .dcm is then a DICOM SEG.
+    DICOM files is one image; an output that ends with .dcm is then a DICOM SEG. Of several domains,
+    each writes into a folder of its name.
 
     \b
     Examples:
       u2net predict --domain heart -i scan.nii.gz -o atrium.nii.gz
       u2net predict --domain heart:3 -i scans/ -o labels/ --device cuda
       u2net predict --domain heart -i DICOM/ST01 -o atrium.dcm
+      u2net predict --domain liver --domain spleen -i ct.nii.gz -o labels/ --memory 4GiB
     """
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.predict import (
-        DicomOptions,
+        Labeller,
         failure_of,
         find_cases,
         named,
@@ -66,15 +74,24 @@ def predict(
     from u2net_platform.workflows.versions import load_predictor
 
     total = len(find_cases(inputs))
-    version = load_predictor(Settings(), domain, choose_device(device))
-    dicom = DicomOptions(tuple(series or ()), version.record.reference)
-    with progress(f"Predicting {domain}", total) as done:
-        results = predict_paths(version.predictor, inputs, output, done, overwrite, dicom)
+    device_ = choose_device(device)
+    versions = [
+        load_predictor(Settings(), one, device_, memory=memory, mirror=mirror) for one in domain
+    ]
+    _check_different([one.record.domain for one in versions])
+    labellers = [Labeller(one.predictor, one.record.reference) for one in versions]
+    with progress(f"Predicting {', '.join(domain)}", total) as done:
+        results = predict_paths(labellers, inputs, output, done, overwrite, tuple(series or ()))
     cases = [
-        {"case_id": one.case_id, "output": one.output, "error": one.error and named(one.error)}
+        {
+            "case_id": one.case_id,
+            "domain": one.domain,
+            "output": one.output,
+            "error": one.error and named(one.error),
+        }
         for one in results
     ]
-    data = {"version": version.record.reference, "cases": cases}
+    data = {"versions": [one.version for one in labellers], "cases": cases}
     emit(data, _written, failure_of(results))
 
 
@@ -91,6 +108,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     device: Device = "auto",
+    mirror: Mirror = False,
     _json: Json = False,
 ) -> None:
     """Score a version: Dice, HD95 and surface Dice per class, with failures counted.
@@ -113,13 +131,13 @@ def evaluate(
 
     settings = Settings()
     _check_ending(output)
-    loaded = load_predictor(settings, version, choose_device(device))
+    loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
     record = loaded.record
     catalog = Catalog.open(settings.database_url)
     chosen = cases_of(catalog, record, cases.value, data)[:limit]
     with progress(f"Evaluating {record.reference}", len(chosen)) as done:
         report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
-    if cases is Part.test and data is None and limit is None:
+    if cases is Part.test and data is None and limit is None and not mirror:
         keep_test_scores(catalog, record, report)
         keep_registered(settings, [record.domain], talk)
     if output:
@@ -127,6 +145,11 @@ def evaluate(
         talk(f"Wrote {output}")
     errors = {case.case_id: case.error for case in report.cases if case.error}
     emit(report.document(), _scores, cases_failed(errors, len(report.cases)))
+
+
+def _check_different(domains: list[str]) -> None:
+    if len(set(domains)) < len(domains):
+        raise typer.BadParameter("a domain is named twice, and both would write the same files")
 
 
 def _check_ending(output: Path | None) -> None:

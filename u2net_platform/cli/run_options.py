@@ -21,6 +21,35 @@ BatchVoxels = Annotated[
 Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
 
 
+def bytes_of(text: str) -> int:
+    """Bytes: a number of GiB, or one with its unit, as 4GiB or 800MB."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return int(
+            TypeAdapter(ByteSize).validate_python(f"{float(text)}GiB" if _plain(text) else text)
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(f"{text!r} is no size; write 4GiB, or 800MB") from error
+
+
+def _plain(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        parser=bytes_of,
+        metavar="SIZE",
+        help="May be held, as 4GiB; what is free.",
+    ),
+]
+Mirror = Annotated[
+    bool, typer.Option("--mirror", help="Mean over mirror images too: slower, a little better.")
+]
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How to train, and on what. `place` are those that are not the recipe's."""

@@ -6,7 +6,7 @@ spacing, clip to the [2, 98] percentiles, z-score each modality.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,25 +14,45 @@ from numpy.typing import NDArray
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.spec import DomainSpec, Statistics
 from u2net_platform.imaging.cropping import cropped_to_nonzero
-from u2net_platform.imaging.resampling import resample_image, respaced
+from u2net_platform.imaging.resampling import resample_image, resample_planes, respaced
 from u2net_platform.imaging.volume import ImageVolume
 
 
-def preprocess(image: ImageVolume, spec: DomainSpec, plan: Plan) -> ImageVolume:
-    """Crop, resample and normalise a canonical image (c z y x).
+class Prepared:
+    """An image (canonical, c z y x) as the network sees it: cropped, resampled, normalised.
 
-    The result's grid keeps its place in the patient, so that labels predicted on it find their
-    way back to any grid of the same patient.
+    The grid keeps its place in the patient, so that labels predicted on it find their way back to
+    any grid of the same patient.
+
+    hold: make all of it at once. Else planes are made when they are asked for, where the plan has
+        the statistics; an image's own take all of it.
     """
-    cropped = cropped_to_nonzero(image)
-    grid = respaced(cropped.grid, plan.spacing_zyx_mm)
-    resampled = resample_image(cropped, grid, spec.geometry.image_interpolation)
-    known: Iterable[Statistics | None] = plan.statistics or [None] * len(resampled.array)
-    channels = [
-        _normalised(channel, statistics or _own(channel, spec.intensity.clip_percentiles))
-        for channel, statistics in zip(resampled.array, known, strict=True)
-    ]
-    return ImageVolume(np.stack(channels), grid)
+
+    def __init__(self, image: ImageVolume, spec: DomainSpec, plan: Plan, hold: bool) -> None:
+        self._image = cropped_to_nonzero(image)
+        self._interpolation = spec.geometry.image_interpolation
+        self._statistics = plan.statistics
+        self.grid = respaced(self._image.grid, plan.spacing_zyx_mm)
+        self._whole: NDArray[np.float32] | None = None
+        if hold or not plan.statistics:
+            array = resample_image(self._image, self.grid, self._interpolation).array
+            clip = spec.intensity.clip_percentiles
+            known = plan.statistics or [_own(channel, clip) for channel in array]
+            self._whole = _normalised(array, known)
+
+    def planes(self, start: int, stop: int) -> NDArray[np.float32]:
+        """c z y x, between two planes of the grid."""
+        if self._whole is not None:
+            return self._whole[:, start:stop]
+        assert self._statistics  # else it is held
+        array = resample_planes(self._image, self.grid, self._interpolation, start, stop)
+        return _normalised(array, self._statistics)
+
+
+def preprocess(image: ImageVolume, spec: DomainSpec, plan: Plan) -> ImageVolume:
+    """All of an image as the network sees it."""
+    prepared = Prepared(image, spec, plan, hold=True)
+    return ImageVolume(prepared.planes(0, prepared.grid.shape_zyx[0]), prepared.grid)
 
 
 def _own(channel: NDArray[np.float32], percentiles: tuple[float, float]) -> Statistics:
@@ -43,9 +63,15 @@ def _own(channel: NDArray[np.float32], percentiles: tuple[float, float]) -> Stat
     return Statistics(mean=float(mean), std=float(std), low=low, high=high)
 
 
-def _normalised(channel: NDArray[np.float32], statistics: Statistics) -> NDArray[np.float32]:
-    """Clipped, then zero mean and unit (population) standard deviation; zeros if constant."""
-    if statistics.std == 0 or statistics.low == statistics.high:
-        return np.zeros_like(channel)
-    clipped = np.clip(channel, statistics.low, statistics.high)
-    return (clipped - np.float32(statistics.mean)) / np.float32(statistics.std)
+def _normalised(
+    array: NDArray[np.float32], statistics: Sequence[Statistics]
+) -> NDArray[np.float32]:
+    """Each channel clipped, then with zero mean and unit (population) standard deviation; zeros if
+    it is constant."""
+    result = np.zeros(array.shape, np.float32)
+    for k, known in enumerate(statistics):
+        if known.std > 0 and known.low < known.high:
+            np.clip(array[k], known.low, known.high, out=result[k])
+            result[k] -= np.float32(known.mean)
+            result[k] /= np.float32(known.std)
+    return result

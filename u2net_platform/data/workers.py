@@ -6,7 +6,6 @@ import ctypes
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from pathlib import Path
 from typing import TypeVar
 
 import joblib
@@ -15,6 +14,7 @@ from u2net_platform.data.dataset import Case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import DataError, InvalidCases, TooLarge
 from u2net_platform.imaging.volume import Header, one_thread, read_header
+from u2net_platform.memory import free_bytes
 
 Result = TypeVar("Result")
 Spacing = tuple[float, float, float]
@@ -78,20 +78,6 @@ def attempt_each_case(
     for case, found in zip(cases, attempts, strict=True):
         on_case(case.id)
         yield case, found
-
-
-def free_bytes() -> int:
-    """Memory that this process may still take, of the machine and of its control group."""
-    lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    entries = dict(line.split(":") for line in lines)
-    free = int(entries["MemAvailable"].split()[0]) << 10
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text("ascii").strip()
-        used = int((group / "memory.current").read_text("ascii"))
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
 
 
 def belong_to_parent() -> None:

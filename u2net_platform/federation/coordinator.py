@@ -485,9 +485,11 @@ class Coordinator:
             update = mean_update(owner, taken, rules)
             if update is None:
                 continue
-            decay = rules.server_momentum if owner == BACKBONE else 0.0
+            decay, rate = 0.0, 1.0  # the changes of one domain at several sites agree
+            if owner == BACKBONE:
+                decay, rate = rules.server_momentum, rules.server_rate
             state.weights[owner], kept = apply_update(
-                weights, update, state.momentum.get(owner), decay
+                weights, update, state.momentum.get(owner), decay, rate
             )
             if decay:
                 state.momentum[owner] = kept

@@ -74,6 +74,17 @@ class Grid:
         """Where an index (z, y, x; may be fractional) lies, in LPS mm."""
         return np.asarray(self.origin_lps_mm + self.steps @ np.asarray(index_zyx, float)[::-1])
 
+    def index(self, point_lps_mm: Matrix) -> Matrix:
+        """The index (z, y, x; may be fractional) of a point."""
+        offset = np.asarray(point_lps_mm) - self.origin_lps_mm
+        return np.asarray(np.linalg.solve(self.steps, offset)[::-1])
+
+    def planes(self, start: int, stop: int) -> Grid:
+        """The part that holds these planes along z."""
+        _, y, x = self.shape_zyx
+        first = _triple(self.point((start, 0, 0)))
+        return replace(self, shape_zyx=(stop - start, y, x), origin_lps_mm=first)
+
     def displacement_mm(self, other: Grid) -> float:
         """How far apart the two grids' corners are at most; infinite if the shapes differ."""
         if self.shape_zyx != other.shape_zyx:
@@ -266,8 +277,30 @@ def stem_of(path: Path) -> str:
 
 
 def canonical(volume: Volume) -> Volume:
-    """Flip and permute the axes to the orientation nearest to LPS; no voxel changes its place."""
-    grid = volume.grid
+    """Flip and permute the axes to the orientation nearest to LPS; no voxel changes its place.
+
+    The array is a view of the volume's.
+    """
+    grid, axes, flips = _orientation(volume.grid)
+    before = volume.array.ndim - 3  # 1 for c z y x
+    array = volume.array.transpose(*range(before), *(axis + before for axis in axes))
+    return replace(volume, array=np.flip(array, tuple(axis + before for axis in flips)), grid=grid)
+
+
+def canonical_grid(grid: Grid) -> Grid:
+    """The grid that a volume on `grid` has when it is canonical."""
+    return _orientation(grid)[0]
+
+
+def turned_back(array: NDArray[np.uint8], target: Grid) -> LabelVolume:
+    """Labels (z y x) on the canonical grid of `target`, as they lie on `target` itself."""
+    _, axes, flips = _orientation(target)
+    turned = np.flip(array, tuple(flips)).transpose(*np.argsort(axes))
+    return LabelVolume(np.ascontiguousarray(turned), target)
+
+
+def _orientation(grid: Grid) -> tuple[Grid, list[int], list[int]]:
+    """The canonical grid; for each of its axes z, y, x that of `grid`; and which are flipped."""
     directions = np.reshape(grid.direction_lps, (3, 3))
     order = max(  # entry k is the image axis that lies nearest to patient axis k
         itertools.permutations(range(3)),
@@ -286,10 +319,7 @@ def canonical(volume: Volume) -> Volume:
         origin_lps_mm=_triple(grid.point(first)),
         direction_lps=tuple(map(float, turned.ravel())),
     )
-    channels = volume.array.ndim - 3  # 1 for c z y x
-    array = volume.array.transpose(*range(channels), *(axis + channels for axis in axes_zyx))
-    flips = tuple(k + channels for k, flip in enumerate(reversed(flipped)) if flip)
-    return replace(volume, array=np.ascontiguousarray(np.flip(array, flips)), grid=result)
+    return result, axes_zyx, [k for k, flip in enumerate(reversed(flipped)) if flip]
 
 
 def to_sitk(array: NDArray[Any], grid: Grid) -> Any:

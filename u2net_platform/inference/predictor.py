@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, combinations
+from math import prod
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,17 +13,37 @@ from torch import Tensor, nn
 
 from u2net_platform.data.integrity import check_image
 from u2net_platform.data.plan import Plan
-from u2net_platform.data.preprocessing import preprocess
+from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.imaging.resampling import labels_from_scores
-from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume, canonical
+from u2net_platform.errors import TooLarge
+from u2net_platform.imaging.resampling import SLAB_VOXELS, labels_from_scores, respaced
+from u2net_platform.imaging.volume import (
+    Grid,
+    ImageVolume,
+    LabelVolume,
+    canonical,
+    canonical_grid,
+    turned_back,
+)
 from u2net_platform.inference.postprocessing import postprocess
 from u2net_platform.inference.sliding_window import sliding_window
+from u2net_platform.memory import free_bytes, held_bytes
+
+# Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
+BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
+BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
 
 
 class Predictor:
     """Predicts one domain. Moves the network to `device`, and puts it into evaluation mode for
-    as long as a prediction lasts."""
+    as long as a prediction lasts.
+
+    batch_size: the plan's unless given.
+    memory: bytes that the whole process may hold, the image itself included; what is free on this
+        machine, unless given. Within it the prepared image is held whole, or made in slabs.
+    mirror: mean over the image and its mirror images along the axes that the domain may be
+        mirrored along.
+    """
 
     def __init__(
         self,
@@ -28,13 +52,17 @@ class Predictor:
         plan: Plan,
         device: torch.device,
         batch_size: int | None = None,
+        memory: int | None = None,
+        mirror: bool = False,
     ) -> None:
-        """`network(x, domain=name)` gives logits; `batch_size` is the plan's unless given."""
+        """`network(x, domain=name)` gives logits."""
         self.network = network.to(device)
         self.plugin = plugin
         self.plan = plan
         self.device = device
         self.batch_size = batch_size or plan.batch_size
+        self.memory = memory
+        self._mirrored = [()] if not mirror else _mirrored(plugin.spec.augmentation.mirror_axes)
 
     def predict(self, image: ImageVolume, name: str = "The image") -> LabelVolume:
         """Labels on the image's own grid, whatever its spacing and orientation.
@@ -42,31 +70,122 @@ class Predictor:
         Raises:
             WrongChannels, NonFiniteImage, EmptyImage: it is none of this domain; `name` says which.
             BrokenPlugin: a hook of the plugin fails.
+            TooLarge: it does not fit into the memory that is allowed.
         """
-        return self.predict_clean(check_image(self.plugin, canonical(image), name), image.grid)
+        return self.predict_made(self.prepare(image, name), image.grid)
+
+    def prepare(self, image: ImageVolume, name: str = "The image") -> Prepared:
+        """The image as the network sees it, all of it at once where memory allows.
+
+        Raises: as `predict`.
+        """
+        return self._prepared(check_image(self.plugin, canonical(image), name))
 
     def predict_clean(self, image: ImageVolume, target: Grid) -> LabelVolume:
-        """Labels on `target` for an image as `load_case` returns it: canonical and cleaned."""
-        prepared = preprocess(image, self.plugin.spec, self.plan)
-        scores = self._scores(prepared.array).numpy()
-        labels = labels_from_scores(scores, prepared.grid, target)
+        """Labels on `target` for an image as `load_case` returns it: canonical and cleaned.
+
+        target: the image's grid, in any orientation.
+        """
+        return self.predict_made(self._prepared(image), target)
+
+    def _prepared(self, image: ImageVolume) -> Prepared:
+        return Prepared(image, self.plugin.spec, self.plan, hold=self._may_hold(image))
+
+    def predict_made(self, prepared: Prepared, target: Grid) -> LabelVolume:
+        """Labels on `target` for an image that was prepared for this domain, or as for it."""
+        grid = prepared.grid
+        slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
+        labels = turned_back(labels_from_scores(slabs, grid, canonical_grid(target)), target)
         return LabelVolume(postprocess(self.plugin, labels.array, target.spacing_zyx_mm), target)
 
     def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""
-        return self._scores(image).argmax(0).to(torch.uint8).numpy()
+        shape = (image.shape[1], image.shape[2], image.shape[3])
+        slabs = self._scores(_Array(image), shape)
+        return torch.cat([slab.argmax(0).to(torch.uint8) for slab in slabs]).numpy()
 
-    def _scores(self, image: NDArray[np.float32]) -> Tensor:
-        """Class probabilities, k z y x, in main memory: only patches travel to the device."""
+    @property
+    def preparation(self) -> tuple[object, ...] | None:
+        """Domains for which this is equal see an image alike; None is equal to no other."""
+        if self.plugin.clean_image:
+            return None
+        spec, plan = self.plugin.spec, self.plan
+        return spec.intensity, spec.geometry, plan.spacing_zyx_mm, plan.statistics
+
+    def _scores(self, image: Prepared | _Array, shape: tuple[int, int, int]) -> Iterator[Tensor]:
+        """Class probabilities, slabs of k z y x in main memory: only patches go to the device."""
         mode = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
-            volume = torch.tensor(image)  # a copy: a prepared image is a read-only file
-            return sliding_window(volume, self.plan.patch_zyx, self._probabilities, self.batch_size)
+            yield from sliding_window(
+                lambda start, stop: torch.tensor(
+                    image.planes(start, stop)
+                ),  # a copy: may be a file
+                shape,
+                self.plan.patch_zyx,
+                self._probabilities,
+                self.batch_size,
+            )
         finally:
             for module, training in mode:
                 module.training = training
 
     def _probabilities(self, patches: Tensor) -> Tensor:  # b c z y x -> b k z y x
-        logits = self.network(patches.to(self.device), domain=self.plugin.name)
-        return torch.softmax(logits.float(), dim=1)
+        """A patch that is the same everywhere, as air in a CT, is background unseen."""
+        found = patches.new_zeros((len(patches), self.plugin.spec.classes, *patches.shape[2:]))
+        found[:, 0] = 1
+        seen = (patches.amax((2, 3, 4)) > patches.amin((2, 3, 4))).any(1)
+        if seen.any():
+            x = patches[seen].contiguous(memory_format=torch.channels_last_3d).to(self.device)
+            runs = torch.stack([self._once(x, axes) for axes in self._mirrored])
+            found[seen] = runs.mean(0).to(found.device)
+        return found
+
+    def _once(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        logits = self.network(x.flip(axes) if axes else x, domain=self.plugin.name)
+        found = torch.softmax(logits.float(), dim=1)
+        return found.flip(axes) if axes else found
+
+    def _may_hold(self, image: ImageVolume) -> bool:
+        """Whether all of the prepared image fits beside what a prediction needs anyhow."""
+        held = held_bytes()
+        allowed = held + free_bytes()
+        if self.memory is not None:
+            allowed = min(allowed, self.memory)
+        channels, voxels = len(image.array), prod(image.grid.shape_zyx)
+        grid = respaced(image.grid, self.plan.spacing_zyx_mm)
+        depth, height, width = (
+            max(pair) for pair in zip(grid.shape_zyx, self.plan.patch_zyx, strict=True)
+        )
+        depth = min(depth, self.plan.patch_zyx[0])
+        # Image, new planes, sums, means and weights a patch deep; twice while they move on.
+        slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
+        batch = self.batch_size * prod(self.plan.patch_zyx) * BYTES_PER_PATCH_VOXEL
+        resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
+        least = held + 2 * voxels + max(slab + batch, resampling)
+        whole = least + 4 * channels * prod(grid.shape_zyx)
+        needed = least if self.plan.statistics else whole
+        if needed > allowed:
+            raise TooLarge(
+                f"A prediction of {' x '.join(map(str, image.grid.shape_zyx))} voxels needs about "
+                f"{needed / 2**30:.1f} GiB of memory, and {allowed / 2**30:.1f} GiB are allowed",
+                "Allow more (--memory), close other programs, or take a larger machine.",
+            )
+        return whole <= allowed
+
+
+class _Array:
+    """A prepared image that is there as an array, c z y x."""
+
+    def __init__(self, array: NDArray[np.float32]) -> None:
+        self._array = array
+
+    def planes(self, start: int, stop: int) -> NDArray[np.float32]:
+        return self._array[:, start:stop]
+
+
+def _mirrored(axes: tuple[str, ...]) -> list[tuple[int, ...]]:
+    """All sets of axes of b c z y x, with none first."""
+    numbers = [2 + "zyx".index(axis) for axis in axes]
+    sets = chain.from_iterable(combinations(numbers, size) for size in range(len(numbers) + 1))
+    return list(sets)

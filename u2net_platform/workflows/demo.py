@@ -32,7 +32,7 @@ from u2net_platform.training.trainer import Watcher
 from u2net_platform.workflows.add_domain import add_domain, data_dir_of
 from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, sheet_rows
 from u2net_platform.workflows.new_domain import write_plugin
-from u2net_platform.workflows.predict import failure_of, predict_paths
+from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
 from u2net_platform.workflows.train import Finished, Request, start
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
@@ -279,7 +279,8 @@ def _predict(
     output.parent.mkdir(parents=True, exist_ok=True)
     narrator.say(f"u2net predict --domain {version.reference} -i {folder} -o {output}")
     loaded = load_predictor(settings, version.reference, choose_device(device))
-    results = predict_paths(loaded.predictor, folder, output, narrator.on_case, False)
+    labellers = [Labeller(loaded.predictor, loaded.record.reference)]
+    results = predict_paths(labellers, folder, output, narrator.on_case)
     failure = failure_of(results)
     if failure is not None:
         raise failure

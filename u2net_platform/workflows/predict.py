@@ -1,15 +1,16 @@
-"""Label the images of a file or a folder."""
+"""Label the images of a file or a folder, for one domain or several."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from u2net_platform.data.dataset import Case
+from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import (
     InvalidCases,
     InvalidDataset,
@@ -25,6 +26,7 @@ from u2net_platform.imaging.dicom import Series, choose_series, holds_dicom, rea
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
+    LabelVolume,
     joined,
     read_image,
     stem_of,
@@ -42,28 +44,37 @@ class PredictedCase:
     """One input and where its labels are, or the error that left it without."""
 
     case_id: str
+    domain: str
     output: Path | None
     error: Exception | None = None
 
 
 @dataclass(frozen=True)
-class DicomOptions:
-    """What matters to DICOM alone: the UIDs of the series to read, one a channel, where it is not
-    clear which; and the version that labels, as `heart:3`, for a SEG to name."""
+class Labeller:
+    """What labels, and the name that a DICOM SEG gives it, as `heart:3`."""
 
-    series: tuple[str, ...] = ()
+    predictor: Predictor
     version: str = "unpublished"
+
+    @property
+    def domain(self) -> str:
+        return self.predictor.plugin.name
 
 
 def predict_paths(
-    predictor: Predictor,
+    labellers: Sequence[Labeller],
     inputs: Path,
     output: Path,
     on_case: Callable[[str], None],
     overwrite: bool = False,
-    dicom: DicomOptions = DicomOptions(),
+    series: Sequence[str] = (),
 ) -> list[PredictedCase]:
     """Label one image into one file, or every image of a folder into a folder of .nii.gz files.
+
+    Several domains label the same images, each into a folder of its name below `output`. An image
+    is read once for all, and prepared once for those that see it alike.
+
+    series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
 
     In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
     other image file is a case. A case that fails is returned with its error and the others go on.
@@ -75,12 +86,17 @@ def predict_paths(
         NotWritable, DiskFull: an output exists and is not to be overwritten, or cannot be written.
     """
     cases = find_cases(inputs)
-    _check_dicom(inputs, cases, output, dicom)
-    targets = _targets(inputs, cases, output)
-    _check_targets(inputs, list(targets.values()), overwrite)
+    _check_dicom(inputs, cases, output, series)
+    if len(labellers) == 1:
+        targets = {labellers[0].domain: _targets(inputs, cases, output)}
+    else:
+        targets = {one.domain: _in_folder(cases, output / one.domain) for one in labellers}
+    for paths in targets.values():
+        _check_targets(inputs, list(paths.values()), overwrite)
     results = []
     for case in cases:
-        results.append(_predict_case(predictor, case, targets[case.id], dicom))
+        into = {domain: paths[case.id] for domain, paths in targets.items()}
+        results.extend(_predict_case(labellers, case, into, series))
         on_case(case.id)
     return results
 
@@ -131,7 +147,7 @@ def _group_channels(files: list[Path]) -> list[Case]:
     return sorted(channels + single, key=lambda case: case.id)
 
 
-def _check_dicom(inputs: Path, cases: list[Case], output: Path, dicom: DicomOptions) -> None:
+def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence[str]) -> None:
     if cases[0].images == (inputs,) and inputs.is_dir():
         return
     if output.suffix == SEG_ENDING:
@@ -139,7 +155,7 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, dicom: DicomOpti
             f"{inputs} is no DICOM, and the SEG {output} would have no slices to refer to",
             f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
         )
-    if dicom.series:
+    if series:
         raise NeedsDicom(f"{inputs} is no DICOM, and has no series", "Leave out --series.")
 
 
@@ -148,7 +164,11 @@ def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
         if output.suffix != SEG_ENDING:
             stem_of(output)
         return {cases[0].id: output}
-    return {case.id: output / f"{case.id}{FOLDER_ENDING}" for case in cases}
+    return _in_folder(cases, output)
+
+
+def _in_folder(cases: list[Case], folder: Path) -> dict[str, Path]:
+    return {case.id: folder / f"{case.id}{FOLDER_ENDING}" for case in cases}
 
 
 def _check_targets(inputs: Path, targets: list[Path], overwrite: bool) -> None:
@@ -166,40 +186,71 @@ def _check_targets(inputs: Path, targets: list[Path], overwrite: bool) -> None:
 
 
 def _predict_case(
-    predictor: Predictor, case: Case, target: Path, dicom: DicomOptions
-) -> PredictedCase:
-    names = predictor.plugin.spec.class_names
+    labellers: Sequence[Labeller], case: Case, targets: dict[str, Path], uids: Sequence[str]
+) -> list[PredictedCase]:
     try:
-        image, series = _read(predictor, case, dicom)
-        labels = predictor.predict(image, str(case.images[0]))
-        if target.suffix == SEG_ENDING:
-            from u2net_platform.imaging.dicom_seg import write_seg
-
-            write_seg(target, labels, names, series[0], dicom.version)
-        else:
-            write_labels(target, labels, names)
-    except StorageError:  # the next case would meet it too
-        raise
+        image, series = _read(labellers[0], case, uids)
     except Exception as error:
-        return PredictedCase(case.id, None, error)
-    return PredictedCase(case.id, target)
+        return [PredictedCase(case.id, one.domain, None, error) for one in labellers]
+    results, made = [], _Made(image, str(case.images[0]))
+    for one in labellers:
+        try:
+            labels = one.predictor.predict_made(made.for_domain(one.predictor), image.grid)
+            _write(targets[one.domain], labels, one, series)
+        except StorageError:  # the next case would meet it too
+            raise
+        except Exception as error:
+            results.append(PredictedCase(case.id, one.domain, None, error))
+        else:
+            results.append(PredictedCase(case.id, one.domain, targets[one.domain]))
+    return results
 
 
-def _read(
-    predictor: Predictor, case: Case, dicom: DicomOptions
-) -> tuple[ImageVolume, list[Series]]:
+class _Made:
+    """An image as the last domain saw it, for the next one that sees it alike."""
+
+    def __init__(self, image: ImageVolume, name: str) -> None:
+        self._image, self._name = image, name
+        self._key: tuple[object, ...] | None = None
+        self._last: Prepared | None = None
+
+    def for_domain(self, predictor: Predictor) -> Prepared:
+        key = predictor.preparation
+        if self._last is None or key is None or key != self._key:
+            self._last = None  # its memory goes first
+            self._last = predictor.prepare(self._image, self._name)
+            self._key = key
+        return self._last
+
+
+def _write(target: Path, labels: LabelVolume, one: Labeller, series: list[Series]) -> None:
+    names = one.predictor.plugin.spec.class_names
+    if target.suffix == SEG_ENDING:
+        from u2net_platform.imaging.dicom_seg import write_seg
+
+        write_seg(target, labels, names, series[0], one.version)
+    else:
+        write_labels(target, labels, names)
+
+
+def _read(one: Labeller, case: Case, uids: Sequence[str]) -> tuple[ImageVolume, list[Series]]:
     """The image, and the series that it is from."""
     folder = case.images[0]
     if not folder.is_dir():
         return read_image(case.images), []
-    modality = predictor.plugin.spec.modality
-    series = [choose_series(folder, modality, name) for name in dicom.series or (None,)]
+    modality = one.predictor.plugin.spec.modality
+    series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
     return joined([read_series(one) for one in series], [one.uid for one in series]), series
 
 
 def failure_of(results: list[PredictedCase]) -> U2NetError | None:
     """The fault of a whole run: that of its one case, or one that lists the cases that failed."""
-    errors = {result.case_id: result.error for result in results if result.error}
+    domains = {result.domain for result in results}
+    errors = {
+        result.case_id if len(domains) == 1 else f"{result.case_id} ({result.domain})": result.error
+        for result in results
+        if result.error
+    }
     if len(results) == 1 and isinstance(only := results[0].error, U2NetError):
         return only
     return cases_failed({name: named(error) for name, error in errors.items()}, len(results))

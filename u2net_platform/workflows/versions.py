@@ -32,8 +32,16 @@ class LoadedVersion:
     plan: Plan
 
 
-def load_predictor(settings: Settings, reference: str, device: torch.device) -> LoadedVersion:
+def load_predictor(
+    settings: Settings,
+    reference: str,
+    device: torch.device,
+    memory: int | None = None,
+    mirror: bool = False,
+) -> LoadedVersion:
     """Put a version together from catalog, weights and, where it was made with hooks, its plugin.
+
+    memory, mirror: see `Predictor`.
 
     Raises:
         UnknownDomain, UnknownRecord: the catalog has no such version.
@@ -45,7 +53,7 @@ def load_predictor(settings: Settings, reference: str, device: torch.device) -> 
     plugin = _plugin(settings, catalog, record)
     plan = Plan.model_validate(record.plan)
     network = load_network(WeightStore(settings.weights_dir), record)
-    predictor = Predictor(network, plugin, plan, device)
+    predictor = Predictor(network, plugin, plan, device, memory=memory, mirror=mirror)
     return LoadedVersion(record, predictor, plugin, plan)
 
 

@@ -28,8 +28,8 @@ def test_predict_writes_a_label_file_and_says_where(added, bright_data, tmp_path
     assert result.exit_code == 0, result.output
     assert target.is_file()
     assert json.loads(result.stdout)["data"] == {
-        "version": "bright:1",
-        "cases": [{"case_id": "case_0", "output": str(target), "error": None}],
+        "versions": ["bright:1"],
+        "cases": [{"case_id": "case_0", "domain": "bright", "output": str(target), "error": None}],
     }
 
 
@@ -87,3 +87,15 @@ def test_a_report_format_that_is_not_written_is_refused_at_once(added, tmp_path)
     result = run("evaluate", "bright", "--output", tmp_path / "scores.xls")
     assert result.exit_code == 4
     assert "neither .json nor .csv" in result.stderr
+
+
+def test_memory_and_mirroring_are_asked_for_by_options(added, bright_data, tmp_path) -> None:
+    image = bright_data / "imagesTr" / "case_0.nii.gz"
+    common = ("predict", "--domain", "bright", "-i", image, "--json", "-o")
+    fine = run(*common, tmp_path / "a.nii.gz", "--memory", "20GiB", "--mirror")
+    assert fine.exit_code == 0, fine.output
+    small = run(*common, tmp_path / "b.nii.gz", "--memory", "1MB")
+    assert (small.exit_code, json.loads(small.stdout)["error_code"]) == (4, "TooLarge")
+    assert run(*common, tmp_path / "c.nii.gz", "--memory", "much").exit_code == 2
+    twice = run(*common, tmp_path / "d", "--domain", "bright:1")
+    assert (twice.exit_code, "named twice" in twice.output) == (2, True)

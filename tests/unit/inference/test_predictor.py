@@ -2,9 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from u2net_platform.errors import NonFiniteImage, WrongChannels
+from u2net_platform.domains.spec import Statistics
+from u2net_platform.errors import NonFiniteImage, TooLarge, WrongChannels
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.memory import held_bytes
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,3 +58,54 @@ def test_prediction_leaves_the_modes_of_training_as_they_were(bright_predictor, 
     assert classes.shape == scan.array.shape[1:]
     assert not any(seen)
     assert (network.training, frozen.training, trained.training) == (True, False, True)
+
+
+def test_within_less_memory_the_labels_are_the_same(bright_predictor, scan, monkeypatch) -> None:
+    known = Statistics(mean=500.0, std=200.0, low=0.0, high=1000.0)
+    bright_predictor.plan = bright_predictor.plan.model_copy(update={"statistics": (known,)})
+    whole = bright_predictor.predict(scan)
+    assert bright_predictor.prepare(scan)._whole is not None
+    monkeypatch.setattr(Predictor, "_may_hold", lambda *_: False)
+    assert bright_predictor.prepare(scan)._whole is None
+    assert whole.array.any()
+    np.testing.assert_array_equal(bright_predictor.predict(scan).array, whole.array)
+
+
+def test_what_does_not_fit_is_refused_with_the_figure(bright_predictor, scan) -> None:
+    bright_predictor.memory = held_bytes() // 2
+    with pytest.raises(TooLarge, match=r"needs about \d+\.\d GiB .* and \d+\.\d GiB are allowed"):
+        bright_predictor.predict(scan)
+    bright_predictor.memory = held_bytes() + (8 << 30)
+    bright_predictor.predict(scan)
+
+
+def test_mirror_images_are_seen_along_the_domains_axes(bright_predictor) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Looks(nn.Module):
+        def forward(self, x: torch.Tensor, *, domain: str) -> torch.Tensor:
+            seen.append(x)
+            ramp = torch.linspace(-3, 3, x.shape[-1]).expand_as(x)
+            return torch.cat([ramp, torch.zeros_like(x)], dim=1)
+
+    plan, plugin = bright_predictor.plan, bright_predictor.plugin
+    predictor = Predictor(Looks(), plugin, plan, torch.device("cpu"), mirror=True)
+    patches = torch.rand(2, 1, 4, 4, 6)
+    found = predictor._probabilities(patches)
+    assert plugin.spec.augmentation.mirror_axes == ("x",)
+    assert len(seen) == 2
+    assert torch.equal(seen[1], patches.flip(4))
+    torch.testing.assert_close(found, found.flip(4))
+
+
+def test_a_patch_that_is_the_same_everywhere_is_background_unseen(bright_predictor) -> None:
+    sizes: list[int] = []
+    bright_predictor.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    patches = torch.rand(3, 1, *bright_predictor.plan.patch_zyx)
+    patches[1] = -1.5
+    with torch.inference_mode():
+        found = bright_predictor._probabilities(patches)
+        assert bool((found[1, 0] == 1).all())
+        assert bool((bright_predictor._probabilities(patches[1:2])[:, 0] == 1).all())
+    assert sizes == [2]
+    torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))

@@ -3,7 +3,22 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
-from u2net_platform.inference.sliding_window import gaussian_map, sliding_window
+from u2net_platform.inference import sliding_window as module
+from u2net_platform.inference.sliding_window import gaussian_map
+
+
+def sliding_window(image: Tensor, patch: tuple[int, int, int], scores, batch_size: int) -> Tensor:
+    z, y, x = image.shape[1:]
+    asked: list[int] = []
+
+    def planes(start: int, stop: int) -> Tensor:
+        asked.extend(range(start, stop))
+        return image[:, start:stop]
+
+    slabs = list(module.sliding_window(planes, (z, y, x), patch, scores, batch_size))
+    assert asked == list(range(z))
+    assert all(0 < slab.shape[1] <= patch[0] for slab in slabs)
+    return torch.cat(slabs, dim=1)
 
 
 def position(patches: Tensor) -> Tensor:

@@ -329,12 +329,19 @@ def test_killed_while_it_exports_or_imports_it_leaves_nothing_half_done(
 ) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "alembic.command"])
+    started = time.monotonic()
+    process = context.Process(
+        target=export_and_import, args=(settings, Settings(home=tmp_path / "home"), tmp_path / "b")
+    )
+    process.start()
+    process.join()
+    whole_s = time.monotonic() - started
     random_s, left = random.Random(0), set()
     for kill in range(20):
         path, home = tmp_path / f"{kill}.u2net", Settings(home=tmp_path / f"home-{kill}")
         process = context.Process(target=export_and_import, args=(settings, home, path))
         process.start()
-        time.sleep(random_s.uniform(0, 0.8))
+        time.sleep(random_s.uniform(0, 1.2 * whole_s))
         process.kill()
         process.join()
         if path.exists():

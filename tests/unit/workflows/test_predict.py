@@ -1,12 +1,17 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+import torch
 
+from u2net_platform.data.plan import Plan
+from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import (
     AmbiguousSeries,
     InvalidCases,
@@ -18,7 +23,8 @@ from u2net_platform.errors import (
     UnsupportedFormat,
 )
 from u2net_platform.imaging.volume import LabelVolume, read_labels, to_sitk
-from u2net_platform.workflows.predict import DicomOptions, failure_of, find_cases, predict_paths
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.workflows.predict import Labeller, failure_of, find_cases, predict_paths
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ def test_a_bad_case_is_named_and_the_others_are_written(
     bright_predictor, folder, organ, oblique, tmp_path
 ) -> None:
     done: list[str] = []
-    results = predict_paths(bright_predictor, folder, tmp_path / "out", done.append)
+    results = predict_paths([Labeller(bright_predictor)], folder, tmp_path / "out", done.append)
     assert done == ["a", "b", "c"]
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["a.labels.json", "a.nii.gz", "c.labels.json", "c.nii.gz"]
@@ -54,11 +60,13 @@ def test_a_bad_case_is_named_and_the_others_are_written(
 
 def test_one_file_gives_one_file_and_its_own_error(bright_predictor, folder, tmp_path) -> None:
     target = tmp_path / "new" / "mask.nrrd"
-    results = predict_paths(bright_predictor, folder / "a.nii.gz", target, lambda _: None)
+    results = predict_paths(
+        [Labeller(bright_predictor)], folder / "a.nii.gz", target, lambda _: None
+    )
     assert (results[0].output, failure_of(results)) == (target, None)
     assert target.is_file()
     bad = predict_paths(
-        bright_predictor, folder / "b.nii.gz", tmp_path / "b.nii.gz", lambda _: None
+        [Labeller(bright_predictor)], folder / "b.nii.gz", tmp_path / "b.nii.gz", lambda _: None
     )
     assert isinstance(failure_of(bad), UnreadableImage)
     assert not (tmp_path / "b.nii.gz").exists()
@@ -66,7 +74,12 @@ def test_one_file_gives_one_file_and_its_own_error(bright_predictor, folder, tmp
 
 def test_what_exists_is_replaced_only_on_request(bright_predictor, folder, tmp_path) -> None:
     (tmp_path / "mask.nii.gz").write_text("precious")
-    arguments = bright_predictor, folder / "a.nii.gz", tmp_path / "mask.nii.gz", lambda _: None
+    arguments = (
+        [Labeller(bright_predictor)],
+        folder / "a.nii.gz",
+        tmp_path / "mask.nii.gz",
+        lambda _: None,
+    )
     with pytest.raises(NotWritable, match=r"mask.nii.gz exists"):
         predict_paths(*arguments)
     assert (tmp_path / "mask.nii.gz").read_text() == "precious"
@@ -78,7 +91,9 @@ def test_what_exists_is_replaced_only_on_request(bright_predictor, folder, tmp_p
 def test_an_output_that_is_the_input_is_refused(bright_predictor, folder, name: str) -> None:
     before = (folder / "a.nii.gz").read_bytes()
     with pytest.raises(NotWritable, match="input and output"):
-        predict_paths(bright_predictor, folder / name, folder / name, lambda _: None, True)
+        predict_paths(
+            [Labeller(bright_predictor)], folder / name, folder / name, lambda _: None, True
+        )
     assert (folder / "a.nii.gz").read_bytes() == before
 
 
@@ -86,7 +101,9 @@ def test_a_format_that_cannot_be_written_is_refused_before_any_work(
     bright_predictor, folder, tmp_path
 ) -> None:
     with pytest.raises(UnsupportedFormat):
-        predict_paths(bright_predictor, folder / "a.nii.gz", tmp_path / "a.png", lambda _: None)
+        predict_paths(
+            [Labeller(bright_predictor)], folder / "a.nii.gz", tmp_path / "a.png", lambda _: None
+        )
 
 
 def test_a_folder_without_images_is_an_error_and_leaves_no_output(
@@ -94,7 +111,9 @@ def test_a_folder_without_images_is_an_error_and_leaves_no_output(
 ) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(MissingFile, match="holds no image"):
-        predict_paths(bright_predictor, tmp_path / "in", tmp_path / "out", lambda _: None)
+        predict_paths(
+            [Labeller(bright_predictor)], tmp_path / "in", tmp_path / "out", lambda _: None
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -122,7 +141,7 @@ def test_all_hidden_channels_reach_the_network_together(bright_predictor, folder
     pair.mkdir()
     for channel in range(2):
         (pair / f"p_{channel:04d}.nii.gz").write_bytes((folder / "a.nii.gz").read_bytes())
-    results = predict_paths(bright_predictor, pair, tmp_path / "out", lambda _: None)
+    results = predict_paths([Labeller(bright_predictor)], pair, tmp_path / "out", lambda _: None)
     assert failure_of(results).error_code == "WrongChannels"
     assert np.all([result.output is None for result in results])
 
@@ -146,7 +165,10 @@ def test_a_dicom_folder_is_one_image_and_gives_a_file_of_any_format(
     (case,) = find_cases(study)
     assert (case.id, case.images) == ("study", (study,))
     target = tmp_path / "mask.nii.gz"
-    assert failure_of(predict_paths(bright_predictor, study, target, lambda _: None)) is None
+    assert (
+        failure_of(predict_paths([Labeller(bright_predictor)], study, target, lambda _: None))
+        is None
+    )
     found = read_labels(target)
     assert found.grid.displacement_mm(oblique) < 1e-3
     assert dice(found.array, organ) > 0.9
@@ -156,8 +178,8 @@ def test_a_seg_lies_where_the_organ_lies_and_names_the_version(
     bright_predictor, study, organ, tmp_path
 ) -> None:
     target = tmp_path / "new" / "labels.dcm"
-    options = DicomOptions(version="bright:3")
-    results = predict_paths(bright_predictor, study, target, lambda _: None, dicom=options)
+    named = Labeller(bright_predictor, version="bright:3")
+    results = predict_paths([named], study, target, lambda _: None)
     assert (results[0].output, failure_of(results)) == (target, None)
     assert [path.name for path in target.parent.iterdir()] == ["labels.dcm"]
     slices = [pydicom.dcmread(path) for path in (study / "SE1").iterdir()]
@@ -178,13 +200,13 @@ def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
 ) -> None:
     third = write_series(study / "SE3", scan.array[0].round(), scan.grid, "MR")
     uid = pydicom.dcmread(next(third.iterdir())).SeriesInstanceUID
-    arguments = bright_predictor, study, tmp_path / "a.dcm", lambda _: None, True
+    arguments = [Labeller(bright_predictor)], study, tmp_path / "a.dcm", lambda _: None, True
     unclear = failure_of(predict_paths(*arguments))
     assert isinstance(unclear, AmbiguousSeries)
-    assert failure_of(predict_paths(*arguments, DicomOptions((uid,)))) is None
+    assert failure_of(predict_paths(*arguments, series=(uid,))) is None
     read = pydicom.dcmread(tmp_path / "a.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID
     assert read == uid
-    twice = failure_of(predict_paths(*arguments, DicomOptions((uid, uid))))
+    twice = failure_of(predict_paths(*arguments, series=(uid, uid)))
     assert twice is not None
     assert "has 2 channels" in twice.message
 
@@ -194,18 +216,76 @@ def test_a_seg_or_a_series_of_files_that_are_not_dicom_is_refused(
     bright_predictor, folder, tmp_path, name: str
 ) -> None:
     with pytest.raises(NeedsDicom, match="SEG"):
-        predict_paths(bright_predictor, folder / name, tmp_path / "x.dcm", lambda _: None)
+        predict_paths(
+            [Labeller(bright_predictor)], folder / name, tmp_path / "x.dcm", lambda _: None
+        )
     with pytest.raises(NeedsDicom, match="no series"):
         predict_paths(
-            bright_predictor,
+            [Labeller(bright_predictor)],
             folder / name,
             tmp_path / "x.nii.gz",
             lambda _: None,
-            dicom=DicomOptions(("1.2.3",)),
+            series=("1.2.3",),
         )
     assert not (tmp_path / "x.dcm").exists()
 
 
 def test_a_seg_is_not_put_among_its_slices(bright_predictor, study) -> None:
     with pytest.raises(NotWritable, match="input and output"):
-        predict_paths(bright_predictor, study, study / "labels.dcm", lambda _: None)
+        predict_paths([Labeller(bright_predictor)], study, study / "labels.dcm", lambda _: None)
+
+
+def test_several_domains_share_what_they_see_alike(
+    bright_predictor, folder, tmp_path, monkeypatch
+) -> None:
+    made = []
+
+    class Counted(Prepared):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            made.append(arguments)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr("u2net_platform.inference.predictor.Prepared", Counted)
+    wide = bright_predictor.plan.model_copy(update={"spacing_zyx_mm": (4.0, 4.0, 4.0)})
+
+    def another(name: str, plan: Plan) -> Labeller:
+        plugin = bright_predictor.plugin
+        plugin = replace(plugin, spec=plugin.spec.model_copy(update={"name": name}))
+        return Labeller(Predictor(bright_predictor.network, plugin, plan, torch.device("cpu")))
+
+    three = [
+        Labeller(bright_predictor),
+        another("alike", bright_predictor.plan),
+        another("wide", wide),
+    ]
+    results = predict_paths(three, folder / "a.nii.gz", tmp_path / "out", lambda _: None)
+    assert failure_of(results) is None
+    assert len(made) == 2
+    first, alike = (
+        read_labels(tmp_path / "out" / name / "a.nii.gz") for name in ("bright", "alike")
+    )
+    assert first.array.any()
+    np.testing.assert_array_equal(first.array, alike.array)
+    assert [one.domain for one in results] == ["bright", "alike", "wide"]
+
+
+def test_of_several_domains_one_may_fail(bright_predictor, folder, tmp_path) -> None:
+    def fails(image: Any, spacing: Any) -> Any:
+        raise ArithmeticError
+
+    broken = Predictor(
+        bright_predictor.network,
+        replace(
+            bright_predictor.plugin,
+            spec=bright_predictor.plugin.spec.model_copy(update={"name": "broken"}),
+            clean_image=fails,
+        ),
+        bright_predictor.plan,
+        torch.device("cpu"),
+    )
+    both = [Labeller(broken), Labeller(bright_predictor)]
+    results = predict_paths(both, folder / "a.nii.gz", tmp_path / "out", lambda _: None)
+    assert [one.output is None for one in results] == [True, False]
+    fault = failure_of(results)
+    assert fault is not None
+    assert "a (broken): BrokenPlugin" in fault.message
