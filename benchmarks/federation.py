@@ -131,6 +131,7 @@ def _federate(arguments: argparse.Namespace, output: Path) -> Any:
     _u2net(
         home, output, "federate", "run", "--sites", output / "sites", *resume,
         "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round,
+        *arguments.federate.split(),
     )  # fmt: skip
     return _u2net(home, output, "federate", "status")
 
@@ -195,6 +196,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("output", type=Path)
     parser.add_argument("--cycles", type=int, default=300, help="steps of each domain")
     parser.add_argument("--round", type=int, default=10, help="cycles of a site in a round")
+    parser.add_argument("--federate", default="", help="more options of federate run, in one word")
     return parser.parse_args()
 
 

@@ -245,13 +245,22 @@ def test_several_domains_share_what_they_see_alike(
             made.append(arguments)
             super().__init__(*arguments, **options)
 
+    class Renamed(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: torch.Tensor, **_: Any) -> Any:
+            return self.network(x, domain="bright")
+
     monkeypatch.setattr("u2net_platform.inference.predictor.Prepared", Counted)
     wide = bright_predictor.plan.model_copy(update={"spacing_zyx_mm": (4.0, 4.0, 4.0)})
 
     def another(name: str, plan: Plan) -> Labeller:
         plugin = bright_predictor.plugin
         plugin = replace(plugin, spec=plugin.spec.model_copy(update={"name": name}))
-        return Labeller(Predictor(bright_predictor.network, plugin, plan, torch.device("cpu")))
+        network = Renamed(bright_predictor.network)
+        return Labeller(Predictor(network, plugin, plan, torch.device("cpu")))
 
     three = [
         Labeller(bright_predictor),
