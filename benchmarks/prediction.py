@@ -1,0 +1,121 @@
+"""Prediction beside nnU-Net v2's predictor, from file to file, on the same volumes in one run.
+
+    .venv/bin/python -m pip install -c constraints.txt -e '.[peers]'
+    .venv/bin/python benchmarks/prediction.py DATASET [--cases 2] [--threads 2]
+
+DATASET is an MSD task folder or an nnU-Net raw folder. Both sides read the files, resample to the
+same spacing, go over the volume in steps of half a patch without mirroring, and write labels; each
+has the network and the patch of its own plan. Weights are those that a network begins with, which
+takes as long. The ratio says how many times faster this project is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from math import prod
+from pathlib import Path
+
+import torch
+from nnunet import Shared, share, their_network
+from torch import nn
+
+from u2net_platform.imaging.volume import read_header
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.model.network import build_network
+from u2net_platform.model.topology import Architecture
+from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
+from u2net_platform.workflows.train import topology_of
+
+CPU = torch.device("cpu")
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        shared = share(arguments.dataset, arguments.cases, folder, 2, arguments.batch_voxels)
+        images = [case.images[0] for case in shared.dataset.training]
+        (folder / "out").mkdir()
+        started = time.perf_counter()
+        predict_ours(shared, images, folder / "out")
+        ours = time.perf_counter() - started
+        started = time.perf_counter()
+        predict_theirs(shared, images, folder / "out")
+        theirs = time.perf_counter() - started
+        patch = shared.their_plans.get_configuration("3d_fullres").patch_size
+        headers = [header for image in images if (header := read_header(image))]
+    voxels = sum(header.values for header in headers)
+    print(
+        "| data set | cases | voxels | patch here | nnU-Net's | nnU-Net v2, s | here, s | ratio |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {arguments.dataset.name} | {len(images)} | {voxels / 1e6:.1f} M "
+        f"| {_text(shared.plan.patch_zyx)} | {_text(patch)} "
+        f"| {theirs:.1f} | {ours:.1f} | {theirs / ours:.1f} |"
+    )
+
+
+def predict_ours(
+    shared: Shared,
+    images: list[Path],
+    output: Path,
+    network: nn.Module | None = None,
+    memory: int | None = None,
+) -> None:
+    """With the real network unless another is given."""
+    architecture = Architecture()
+    if network is None:
+        topology = topology_of(shared.plugin.spec, shared.plan, architecture)
+        network = build_network(architecture, {shared.plugin.name: topology})
+    labeller = Labeller(Predictor(network, shared.plugin, shared.plan, CPU, memory=memory))
+    for image in images:
+        target = output / f"ours-{image.name.split('.')[0]}.nii.gz"
+        fault = failure_of(predict_paths([labeller], image, target, lambda _: None, True))
+        if fault:
+            raise fault
+
+
+def predict_theirs(
+    shared: Shared, images: list[Path], output: Path, network: nn.Module | None = None
+) -> None:
+    """With nnU-Net's own network unless another is given."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor  # noqa: PLC0415
+
+    plans = shared.their_plans
+    network = network or their_network(shared)
+    predictor = nnUNetPredictor(
+        use_mirroring=False, perform_everything_on_device=False, device=CPU, allow_tqdm=False
+    )
+    predictor.manual_initialization(
+        network,
+        plans,
+        plans.get_configuration("3d_fullres"),
+        [network.state_dict()],
+        shared.their_description,
+        "nnUNetTrainer",
+        None,
+    )
+    names = [str(output / f"theirs-{image.name.split('.')[0]}") for image in images]
+    predictor.predict_from_files_sequential([[str(image)] for image in images], names)
+
+
+def _text(sides: object) -> str:
+    assert isinstance(sides, tuple | list)
+    return f"{'x'.join(map(str, sides))} ({prod(sides) / 1e3:.0f} k)"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--cases", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-voxels", type=int, default=1 << 18)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
