@@ -80,10 +80,10 @@ def _peak(name: str, shared: Shared, folder: Path, memory: int, pointwise: bool)
 
 
 def _make(path: Path, shape: tuple[int, ...]) -> None:
-    """A cylinder of noise, half as wide as the image, in air."""
+    """A cylinder of noise, a quarter as wide as the image, in air."""
     random = np.random.default_rng(0)
     _, y, x = (np.linspace(-1, 1, side) for side in shape)
-    body = (y[:, None] ** 2 + x**2) < 0.25
+    body = (y[:, None] ** 2 + x**2) < 0.0625
     array = np.full(shape, -1000, np.int16)
     for plane in array:
         plane[body] = random.normal(40, 60, int(body.sum()))

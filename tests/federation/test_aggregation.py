@@ -12,6 +12,7 @@ from u2net_platform.federation.aggregation import (
     apply_update,
     check,
     mean_update,
+    own_rate,
     weight_of,
 )
 from u2net_platform.model.partition import tensors_digest
@@ -25,16 +26,20 @@ def sent(site: str, *values: float, examples: int = 1, steps: int = 1, owner: st
 
 def test_the_mean_is_weighted_by_declared_counts() -> None:
     sites = [sent("a", 1.0, 0.0, examples=1), sent("b", 0.0, 8.0, examples=3)]
-    assert mean_update("backbone", sites, Rules())["w"].tolist() == [0.25, 6.0]
+    by_examples = mean_update("backbone", sites, Rules(weigh_by="examples"))
+    assert by_examples["w"].tolist() == [0.25, 6.0]
     assert mean_update("backbone", sites, Rules(weigh_by="equal"))["w"].tolist() == [0.5, 4.0]
     assert mean_update("backbone", sites, Rules(weigh_by="steps"))["w"].tolist() == [0.5, 4.0]
 
 
 def test_a_site_counts_with_no_more_than_the_cap() -> None:
     large = sent("a", 1.0, 1.0, examples=900)
-    assert weight_of(large, Rules(cap=100)) == 100
+    assert weight_of(large, Rules(weigh_by="examples", cap=100)) == 100
     both = [large, sent("b", 5.0, 5.0, examples=100)]
-    assert mean_update("backbone", both, Rules(cap=100))["w"].tolist() == [3.0, 3.0]
+    assert mean_update("backbone", both, Rules(weigh_by="examples", cap=100))["w"].tolist() == [
+        3.0,
+        3.0,
+    ]
 
 
 def test_a_domain_is_averaged_over_the_sites_that_hold_it() -> None:
@@ -42,9 +47,10 @@ def test_a_domain_is_averaged_over_the_sites_that_hold_it() -> None:
         "a", {"backbone": {"w": torch.ones(1)}, "heart": {"w": torch.tensor([6.0])}}, 3, 1
     )
     lacks = sent("b", 5.0, examples=1)
-    assert mean_update("heart", [both, lacks], Rules())["w"].tolist() == [6.0]
-    assert mean_update("backbone", [both, lacks], Rules())["w"].tolist() == [2.0]
-    assert mean_update("spleen", [both, lacks], Rules()) is None
+    rules = Rules(weigh_by="examples")
+    assert mean_update("heart", [both, lacks], rules)["w"].tolist() == [6.0]
+    assert mean_update("backbone", [both, lacks], rules)["w"].tolist() == [2.0]
+    assert mean_update("spleen", [both, lacks], rules) is None
 
 
 def test_any_order_of_replies_gives_the_same_bytes() -> None:
@@ -82,6 +88,20 @@ def test_server_rate_lengthens_the_step_and_not_the_momentum() -> None:
     moved, momentum = apply_update(weights, update, None, 0.5, rate=3.0)
     assert moved["w"].tolist() == [7.0]  # 1 + 3 * 2
     assert momentum["w"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("domains", "rate"),
+    [
+        ([{"heart"}, {"heart"}], 1.0),
+        ([{"heart"}, {"liver"}], 2.0),
+        ([{"heart", "liver"}, {"liver", "spleen"}, {"spleen", "kidney"}], 2.0),
+        ([{"a"}, {"b"}, {"c"}, {"d"}], 3.0),
+        ([{"heart", "liver"}], 1.0),
+    ],
+)
+def test_the_servers_rate_is_how_many_sites_worth_of_domains_differ(domains, rate) -> None:
+    assert own_rate(domains) == rate
 
 
 @pytest.mark.parametrize(

@@ -59,15 +59,17 @@ def run(
         int | None, typer.Option(min=1, help="Contributions a round needs; more than half.")
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Of a round below its quorum.")] = 3,
-    weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.examples,
+    weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.steps,
     cap: Annotated[int, typer.Option(min=1, help="A site counts with no more than this.")] = 1000,
     momentum: Annotated[
         float, typer.Option(min=0, max=0.999, help="Of the server; 0 is FedAvg.")
     ] = 0.0,
     server_rate: Annotated[
-        float,
-        typer.Option(min=0.001, max=100, help="The backbone moves by so many times the mean."),
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0.001, max=100, help="Times the mean; from 1, if all hold the same, to 3."
+        ),
+    ] = None,
     proximal: Annotated[
         float, typer.Option(min=0, help="FedProx's mu: pulls sites towards the backbone.")
     ] = 0.0,

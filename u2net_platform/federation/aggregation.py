@@ -7,7 +7,7 @@ that the same replies give the same bytes, in whatever order they came.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from u2net_platform.model.partition import BACKBONE
 
 MOST_EXAMPLES = 1_000_000
+LARGEST_RATE = 3.0  # more was not measured
 
 Weights = Mapping[str, Tensor]
 
@@ -31,18 +32,17 @@ class Rules(BaseModel):
         that it changes.
     server_momentum: the backbone moves by a running sum of updates that decays by this factor.
         Source: Hsu, Qi, Brown, arXiv 1909.06335.
-    server_rate: the backbone moves by so many times the weighted mean. The changes of sites with
-        other domains are nearly at right angles, and their mean is shorter than each of them.
+    server_rate: the backbone moves by so many times the weighted mean; by `own_rate` if None.
         Source: Reddi et al., arXiv 2003.00295 (eta, with SGD at the server).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weigh_by: Literal["examples", "steps", "equal"] = "examples"
+    weigh_by: Literal["examples", "steps", "equal"] = "steps"
     cap: int = Field(default=1000, ge=1)
     largest_update: float = Field(default=2.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)
-    server_rate: float = Field(default=1.0, gt=0, le=100)
+    server_rate: float | None = Field(default=None, gt=0, le=100)
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,17 @@ def weight_of(one: Contribution, rules: Rules) -> int:
     """With what a site counts."""
     count = {"examples": one.examples, "steps": one.steps, "equal": 1}[rules.weigh_by]
     return min(count, rules.cap)
+
+
+def own_rate(domains: Sequence[Collection[str]]) -> float:
+    """How many sites' worth of different domains the sites hold, at most `LARGEST_RATE`.
+
+    It is 1 where all hold the same, whose changes agree: that is FedAvg. Where all differ it is
+    their number: the changes are nearly at right angles, and a network trained in one place would
+    make all of them one after another, not their mean.
+    """
+    different = len(set().union(*domains))
+    return min(LARGEST_RATE, different * len(domains) / sum(map(len, domains)))
 
 
 def mean_update(owner: str, contributions: Sequence[Contribution], rules: Rules) -> Weights | None:

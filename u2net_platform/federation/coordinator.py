@@ -48,6 +48,7 @@ from u2net_platform.federation.aggregation import (
     apply_update,
     check,
     mean_update,
+    own_rate,
 )
 from u2net_platform.federation.messages import (
     DESCRIBE,
@@ -487,7 +488,8 @@ class Coordinator:
                 continue
             decay, rate = 0.0, 1.0  # the changes of one domain at several sites agree
             if owner == BACKBONE:
-                decay, rate = rules.server_momentum, rules.server_rate
+                held = [state.held[one.site].domains for one in taken]
+                decay, rate = rules.server_momentum, rules.server_rate or own_rate(held)
             state.weights[owner], kept = apply_update(
                 weights, update, state.momentum.get(owner), decay, rate
             )

@@ -1,0 +1,173 @@
+"""Training beside nnU-Net v2: a step of the network alone, and the whole loop with augmentation.
+
+    .venv/bin/python -m pip install -c constraints.txt -e '.[peers]'
+    .venv/bin/python benchmarks/training.py DATASET [--cases 16] [--steps 12] [--threads 2]
+
+DATASET is an MSD task folder or an nnU-Net raw folder. All sides have nnU-Net's patch and batch of
+that data set. *Step*: forward, loss, backward and optimiser on one batch, in the channels-last
+layout, of the universal network, of this project's dense one (mode shared), and of nnU-Net's plain
+U-Net, with one loss and optimiser for all and without deep supervision. *Loop*: patches per second
+of the two training loops as they are, each with its own augmentation in one worker process. Ratios
+above 1 say how many times faster the universal network is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from nnunet import NUMBER, share, their_network
+from torch import Tensor, nn
+
+from u2net_platform.data.plan import Plan
+from u2net_platform.data.store import PreparedStore, prepare_cases
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.model.losses import LOSSES
+from u2net_platform.model.network import UniversalUNet, build_network
+from u2net_platform.model.topology import Architecture
+from u2net_platform.tracking.recorder import NullRecorder
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.training.trainer import (
+    Options,
+    Step,
+    Trainer,
+    TrainingDomain,
+    keep_freed_memory,
+)
+from u2net_platform.workflows.train import topology_of
+
+CPU = torch.device("cpu")
+WARM_UP = 2  # steps that are not timed; of the loops, as many as are made ahead
+AHEAD = 6
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        shared = share(arguments.dataset, arguments.cases, folder, 2, batch_voxels=1 << 18)
+        theirs = shared.their_plans.get_configuration("3d_fullres")
+        patch = tuple(int(side) for side in theirs.patch_size)
+        plan = shared.plan.model_copy(
+            update={"patch_zyx": patch, "batch_size": int(theirs.batch_size)}
+        )
+        classes, channels = shared.plugin.spec.classes, len(shared.plugin.spec.channels)
+        x = torch.randn(plan.batch_size, channels, *patch)
+        y = torch.randint(0, classes, (plan.batch_size, *patch), dtype=torch.uint8)
+        universal, dense = (_network(shared.plugin, plan, kind) for kind in ("separable", "dense"))
+        name = shared.plugin.name
+        seconds = {
+            "universal": _step(universal, lambda x: universal(x, domain=name), x, y, arguments),
+            "dense": _step(dense, lambda x: dense(x, domain=name), x, y, arguments),
+        }
+        plain = their_network(shared)
+        seconds["nnU-Net"] = _step(plain, plain, x, y, arguments)
+        cases = prepare_cases(
+            PreparedStore(folder / "prepared"), shared.plugin, plan, shared.dataset.training,
+            lambda _: None,
+        )  # fmt: skip
+        domain = TrainingDomain(shared.plugin, plan, cases, ())
+        ours_loop = _our_loop(universal, {name: domain}, folder / "run", arguments.steps)
+        their_loop = _their_loop(shared.their_plans, shared.their_description, arguments.steps)
+    sides = "x".join(map(str, patch))
+    print("| data set, patch, batch | universal step, s | dense / universal | nnU-Net / universal |"
+          " loop here, patches/s | loop nnU-Net | ratio |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    ours = seconds["universal"]
+    print(
+        f"| {arguments.dataset.name}, {sides}, {plan.batch_size} | {ours:.2f} "
+        f"| {seconds['dense'] / ours:.1f} | {seconds['nnU-Net'] / ours:.1f} "
+        f"| {plan.batch_size / ours_loop:.2f} | {plan.batch_size / their_loop:.2f} "
+        f"| {their_loop / ours_loop:.1f} |"
+    )
+
+
+def _network(plugin: DomainPlugin, plan: Plan, kind: str) -> UniversalUNet:
+    architecture = Architecture().model_copy(update={"convolutions": kind})
+    return build_network(architecture, {plugin.name: topology_of(plugin.spec, plan, architecture)})
+
+
+def _step(
+    network: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    arguments: argparse.Namespace,
+) -> float:
+    """The median of some steps, in seconds."""
+    layout = torch.channels_last_3d
+    network.to(memory_format=layout).train()  # type: ignore[call-overload]
+    x = x.to(memory_format=layout)
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
+    loss = LOSSES["dice_cross_entropy"]
+    times = []
+    for _ in range(WARM_UP + arguments.repeats):
+        started = time.perf_counter()
+        optimiser.zero_grad(set_to_none=True)
+        loss(forward(x), y).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        times.append(time.perf_counter() - started)
+    return sorted(times[WARM_UP:])[arguments.repeats // 2]
+
+
+def _our_loop(
+    network: UniversalUNet, domains: Mapping[str, TrainingDomain], folder: Path, steps: int
+) -> float:
+    """Seconds of a step of the whole loop."""
+
+    class Clock:
+        times: list[float] = []  # noqa: RUF012
+
+        def on_note(self, text: str) -> None: ...
+
+        def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None: ...
+
+        def on_step(self, step: Step) -> None:  # noqa: ARG002
+            self.times.append(time.perf_counter())
+
+    recipe = Recipe.load("default", cycles=10 * (AHEAD + steps))
+    owners = frozenset({"backbone", *domains})
+    options = Options(seed=0, device=CPU, workers=1, owners=owners)
+    folder.mkdir()
+    trainer = Trainer(network, domains, recipe, options, folder)
+    trainer.run(Clock(), NullRecorder(), until=AHEAD + steps)
+    return (Clock.times[-1] - Clock.times[AHEAD - 1]) / steps
+
+
+def _their_loop(plans: object, description: object, steps: int) -> float:
+    from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet  # noqa: PLC0415
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer  # noqa: PLC0415
+
+    nnunet.preprocess([NUMBER], configurations=("3d_fullres",), num_processes=(2,))
+    known = {**plans.plans, "continue_training": False}  # type: ignore[attr-defined]
+    trainer = nnUNetTrainer(known, "3d_fullres", 0, description, device=CPU)
+    trainer.on_train_start()
+    trainer.on_train_epoch_start()
+    times = []
+    for _ in range(AHEAD + steps):
+        trainer.train_step(next(trainer.dataloader_train))
+        times.append(time.perf_counter())
+    trainer.on_train_end()
+    return (times[-1] - times[AHEAD - 1]) / steps
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--cases", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=12, help="of the loops")
+    parser.add_argument("--repeats", type=int, default=5, help="of a step alone")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
