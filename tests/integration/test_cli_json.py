@@ -58,7 +58,8 @@ def test_commands_that_write_say_what_and_where(site, tmp_path) -> None:
     assert run("domain", "remove", "crate") == {"name": "crate"}
     target = tmp_path / "mask.nii.gz"
     predicted = run("predict", "--domain", "box", "-i", site.case(0)[0], "-o", target)
-    assert predicted["cases"] == [{"case_id": "box_0", "output": str(target), "error": None}]
+    case = {"case_id": "box_0", "domain": "box", "output": str(target), "error": None}
+    assert predicted["cases"] == [case]
     flags = ("--cycles", "1", "--workers", "0", "--batch-voxels", "8192", "--device", "cpu")
     adapted = run("adapt", "box", "--from", "box:1", *flags)
     assert [run["status"] for run in adapted["runs"]] == ["completed"]
