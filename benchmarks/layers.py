@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from u2net_platform.model.channelwise import channelwise_conv3d
-from u2net_platform.model.norm import InstanceNorm
+from u2net_platform.model.norm import SLOPE, NormActivation
 from u2net_platform.training.trainer import keep_freed_memory
 
 SHAPES = {  # b c z y x
@@ -46,13 +46,13 @@ def _ratios(shape: tuple[int, ...], repeats: int) -> tuple[float, float, float]:
     channels = shape[1]
     x = torch.randn(shape, generator=generator)
     weight = torch.randn(channels, 1, 3, 3, 3, generator=generator).requires_grad_()
-    norm = InstanceNorm(channels)
+    norm = NormActivation(channels)
 
     def theirs(x: Tensor) -> Tensor:
         return F.conv3d(x, weight, padding=1, groups=channels)
 
     def their_norm(x: Tensor) -> Tensor:
-        return F.instance_norm(x, weight=norm.weight, bias=norm.bias)
+        return F.leaky_relu_(F.instance_norm(x, weight=norm.weight, bias=norm.bias), SLOPE)
 
     last = x.to(memory_format=torch.channels_last_3d)
     ours = _seconds(lambda x: channelwise_conv3d(x, weight), last, repeats)

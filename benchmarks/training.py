@@ -18,7 +18,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from nnunet import NUMBER, share, their_network
@@ -64,12 +66,13 @@ def main() -> None:
         y = torch.randint(0, classes, (plan.batch_size, *patch), dtype=torch.uint8)
         universal, dense = (_network(shared.plugin, plan, kind) for kind in ("separable", "dense"))
         name = shared.plugin.name
-        seconds = {
-            "universal": _step(universal, lambda x: universal(x, domain=name), x, y, arguments),
-            "dense": _step(dense, lambda x: dense(x, domain=name), x, y, arguments),
-        }
         plain = their_network(shared)
-        seconds["nnU-Net"] = _step(plain, plain, x, y, arguments)
+        sides = {
+            "universal": _Side(universal, lambda x: universal(x, domain=name)),
+            "dense": _Side(dense, lambda x: dense(x, domain=name)),
+            "nnU-Net": _Side(plain, plain),
+        }
+        seconds = _in_turn(sides, x, y, arguments.repeats)
         cases = prepare_cases(
             PreparedStore(folder / "prepared"), shared.plugin, plan, shared.dataset.training,
             lambda _: None,
@@ -95,27 +98,30 @@ def _network(plugin: DomainPlugin, plan: Plan, kind: str) -> UniversalUNet:
     return build_network(architecture, {plugin.name: topology_of(plugin.spec, plan, architecture)})
 
 
-def _step(
-    network: nn.Module,
-    forward: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    arguments: argparse.Namespace,
-) -> float:
-    """The median of some steps, in seconds."""
+@dataclass(frozen=True)
+class _Side:
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]
+
+
+def _in_turn(sides: Mapping[str, _Side], x: Tensor, y: Tensor, repeats: int) -> dict[str, float]:
+    """The median seconds of a step of each side; they take turns, as machines slow down for a while."""
     layout = torch.channels_last_3d
-    network.to(memory_format=layout).train()  # type: ignore[call-overload]
     x = x.to(memory_format=layout)
-    optimiser = torch.optim.AdamW(network.parameters(), 1e-3, fused=True)
     loss = LOSSES["dice_cross_entropy"]
-    times = []
-    for _ in range(WARM_UP + arguments.repeats):
-        started = time.perf_counter()
-        optimiser.zero_grad(set_to_none=True)
-        loss(forward(x), y).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        times.append(time.perf_counter() - started)
-    return sorted(times[WARM_UP:])[arguments.repeats // 2]
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    optimisers = {}
+    for name, side in sides.items():
+        side.network.to(memory_format=layout).train()  # type: ignore[call-overload]
+        optimisers[name] = torch.optim.AdamW(side.network.parameters(), 1e-3, fused=True)
+    for _ in range(WARM_UP + repeats):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            optimisers[name].zero_grad(set_to_none=True)
+            loss(side.forward(x), y).backward()  # type: ignore[no-untyped-call]
+            optimisers[name].step()
+            times[name].append(time.perf_counter() - started)
+    return {name: median(of[WARM_UP:]) for name, of in times.items()}
 
 
 def _our_loop(
@@ -164,7 +170,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--cases", type=int, default=16)
     parser.add_argument("--steps", type=int, default=12, help="of the loops")
-    parser.add_argument("--repeats", type=int, default=5, help="of a step alone")
+    parser.add_argument("--repeats", type=int, default=9, help="of a step alone")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 

@@ -17,11 +17,10 @@ from torch.nn import functional as F
 
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.model.channelwise import Triple, channelwise_conv3d
-from u2net_platform.model.norm import InstanceNorm
+from u2net_platform.model.norm import SLOPE, NormActivation
 from u2net_platform.model.partition import BACKBONE, owned_by
 from u2net_platform.model.topology import LEVELS, Architecture, Topology, Unit, units
 
-SLOPE = 0.01
 HEAD_GAIN = 0.1
 SUPERVISED_LEVELS = (0, 1, 2)  # 0 is the output; paper-like deep supervision adds the other two
 
@@ -45,12 +44,12 @@ class Adapter(nn.Module):
     def __init__(self, unit: Unit, kernel_zyx: Triple) -> None:
         super().__init__()
         self.spatial = Convolution(unit.c_in, 1, kernel_zyx)
-        self.norm_in = InstanceNorm(unit.c_in)
-        self.norm_out = InstanceNorm(unit.c_out)
+        self.norm_in = NormActivation(unit.c_in)
+        self.norm_out = NormActivation(unit.c_out)
 
     def forward(self, x: Tensor, pointwise: nn.Module, stride_zyx: Triple) -> Tensor:
-        x = _activate(self.norm_in(channelwise_conv3d(x, self.spatial.weight, stride_zyx)))
-        return _activate(self.norm_out(pointwise(x)))
+        x = self.norm_in(channelwise_conv3d(x, self.spatial.weight, stride_zyx))
+        return _checked(self.norm_out(pointwise(x)))
 
 
 class DenseShared(nn.Module):
@@ -60,10 +59,10 @@ class DenseShared(nn.Module):
         super().__init__()
         side = 1 if unit.kind == "point" else 3
         self.convolution = Convolution(unit.c_out, unit.c_in, (side, side, side))
-        self.norm = InstanceNorm(unit.c_out)
+        self.norm = NormActivation(unit.c_out)
 
     def forward(self, x: Tensor, stride_zyx: Triple) -> Tensor:
-        return _activate(self.norm(self.convolution(x, stride_zyx)))
+        return _checked(self.norm(self.convolution(x, stride_zyx)))
 
 
 class Backbone(nn.ModuleDict):
@@ -91,7 +90,7 @@ class Domain(nn.Module):
         self.topology = topology
         channels = architecture.channels
         self.stem = Convolution(channels[0], topology.in_channels, topology.kernels_zyx[0])
-        self.stem_norm = InstanceNorm(channels[0])
+        self.stem_norm = NormActivation(channels[0])
         self.adapters = nn.ModuleDict()
         if architecture.convolutions == "separable":
             for unit in units(architecture):
@@ -108,7 +107,7 @@ class Domain(nn.Module):
 def _domain_half(unit: Unit, topology: Topology) -> nn.Module:
     if unit.kind == "separable":
         return Adapter(unit, topology.kernels_zyx[unit.level])
-    return InstanceNorm(unit.c_out)
+    return NormActivation(unit.c_out)
 
 
 class UniversalUNet(nn.Module):
@@ -205,8 +204,7 @@ class UniversalUNet(nn.Module):
             return self._unit(self.units[name], x, domain)
 
         # One channel lies the same in both layouts, and the default one would spread from there.
-        x = domain.stem(x).contiguous(memory_format=torch.channels_last_3d)
-        x = _activate(domain.stem_norm(x))
+        x = domain.stem_norm(_channels_last(domain.stem(x)))
         skips = []
         for level in range(LEVELS):
             x = x + run(f"encoder{level}_b", run(f"encoder{level}_a", x))
@@ -223,7 +221,7 @@ class UniversalUNet(nn.Module):
         own = domain.adapters[unit.name]
         if isinstance(own, Adapter):
             return _checked(own(x, shared, stride))
-        return _activate(own(shared(x, stride)))
+        return _checked(own(shared(x, stride)))
 
 
 def _decode(
@@ -243,7 +241,13 @@ def _decode(
                 else own + _enlarge(logits, own, domain.topology.strides_zyx[level])
             )
     assert logits is not None
+    if logits.requires_grad:  # losses may give it another layout, which would spread from there
+        logits.register_hook(_channels_last)  # type: ignore[no-untyped-call]
     return logits
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _enlarge(x: Tensor, like: Tensor, stride_zyx: Triple) -> Tensor:
@@ -253,11 +257,8 @@ def _enlarge(x: Tensor, like: Tensor, stride_zyx: Triple) -> Tensor:
     scale = [float(side) for side in stride_zyx]
     x = F.interpolate(x, scale_factor=scale, mode="nearest")
     z, y, w = like.shape[2:]
-    return x[:, :, :z, :y, :w]
-
-
-def _activate(x: Tensor) -> Tensor:
-    return F.leaky_relu_(x, SLOPE)
+    # A cut costs a copy of its gradient, in the default layout.
+    return x if x.shape[2:] == like.shape[2:] else x[:, :, :z, :y, :w]
 
 
 def _checked(x: object) -> Tensor:

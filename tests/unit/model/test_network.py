@@ -13,7 +13,7 @@ from u2net_platform.domains.spec import NAME_PATTERN, RESERVED_NAMES
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.model.losses import dice_cross_entropy
 from u2net_platform.model.network import UniversalUNet, build_network
-from u2net_platform.model.norm import InstanceNorm
+from u2net_platform.model.norm import NormActivation
 from u2net_platform.model.partition import BACKBONE, tensors_digest, train_only
 from u2net_platform.model.topology import Architecture, Topology
 
@@ -203,12 +203,12 @@ def test_every_volume_between_stem_and_heads_lies_channels_last(
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> None:
             look(f"{name} input", inputs[0])
             look(name, result)
-            result.register_hook(lambda gradient: look(f"{name} gradient", gradient))
+            inputs[0].register_hook(lambda gradient: look(f"{name} gradient", gradient))
 
         return hook
 
     for name, module in network.named_modules():
-        if isinstance(module, InstanceNorm):
+        if isinstance(module, NormActivation):
             module.register_forward_hook(watch(name))  # type: ignore[arg-type]
     logits = network(torch.randn(2, 2, 8, 16, 16), domain="a")
     logits.square().mean().backward()

@@ -1,4 +1,4 @@
-"""Against torch's own instance norm."""
+"""Against torch's own instance norm and LeakyReLU."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2net_platform.model.norm import EPSILON, InstanceNorm
+from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
 
 LAYOUTS = [torch.channels_last_3d, torch.contiguous_format]
 
 
-def norm_of(channels: int) -> InstanceNorm:
-    norm = InstanceNorm(channels).double()
+def norm_of(channels: int) -> NormActivation:
+    norm = NormActivation(channels).double()
     with torch.no_grad():
         norm.weight.normal_()
         norm.bias.normal_()
@@ -32,7 +32,8 @@ def test_value_and_gradients_are_those_of_torch(
     ours = [x.requires_grad_(), norm.weight, norm.bias]
     theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
     found = norm(x)
-    expected = F.instance_norm(theirs[0], weight=theirs[1], bias=theirs[2], eps=EPSILON)
+    normalised = F.instance_norm(theirs[0], weight=theirs[1], bias=theirs[2], eps=EPSILON)
+    expected = F.leaky_relu(normalised, SLOPE)
     assert torch.allclose(found, expected)
     above = torch.randn(shape, dtype=torch.double)  # in the default layout, whatever x has
     for gradient, true in zip(
@@ -58,8 +59,8 @@ def test_the_gradients_are_those_of_small_differences(layout: torch.memory_forma
 
 def test_a_channels_last_volume_takes_the_fast_gradient_and_stays_channels_last() -> None:
     x = torch.randn(2, 3, 4, 4, 4).to(memory_format=torch.channels_last_3d).requires_grad_()
-    found = InstanceNorm(3)(x)
-    assert type(found.grad_fn).__name__ == "_InstanceNormBackward"
+    found = NormActivation(3)(x)
+    assert type(found.grad_fn).__name__ == "_NormActivationBackward"
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
     (gradient,) = torch.autograd.grad(found.square().sum(), x)
     assert gradient.is_contiguous(memory_format=torch.channels_last_3d)
