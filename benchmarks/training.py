@@ -105,7 +105,7 @@ class _Side:
 
 
 def _in_turn(sides: Mapping[str, _Side], x: Tensor, y: Tensor, repeats: int) -> dict[str, float]:
-    """The median seconds of a step of each side; they take turns, as machines slow down for a while."""
+    """The median seconds of a step. Sides take turns, as machines slow down for a while."""
     layout = torch.channels_last_3d
     x = x.to(memory_format=layout)
     loss = LOSSES["dice_cross_entropy"]
