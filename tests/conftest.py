@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from u2net_platform.settings import Settings
 
 CHECKOUT = Path(__file__).parents[1]
+
+# Kernels for CUDA are interpreted where there is no GPU. Triton asks when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The channel-wise convolution, with gradients that are fast on the CPU.
+"""The channel-wise convolution, with gradients that are fast on the CPU, and on CUDA by Triton.
 
 torch computes the gradients of a channel-wise 3D convolution on the CPU several times slower than
 its forward pass. Both gradients can be had from fast forward-like kernels instead: the input's is a
@@ -8,6 +8,8 @@ kernel, over slices that are free views in the channels-last layout.
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -28,10 +30,25 @@ def channelwise_conv3d(x: Tensor, weight: Tensor, stride_zyx: Triple = (1, 1, 1)
     """
     if x.dim() != 5:
         raise ValueError(f"expected b c z y x, got {tuple(x.shape)}")
-    if x.device.type != "cpu":
+    function = _function(x.device.type)
+    if function is None or (x.is_cuda and x.dtype == torch.double):
         return F.conv3d(x, weight, stride=stride_zyx, padding=_same(weight), groups=x.shape[1])
-    result: Tensor = _Channelwise.apply(x, weight, stride_zyx)  # type: ignore[no-untyped-call]
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    result: Tensor = function.apply(x, weight, stride_zyx)
     return result
+
+
+@cache
+def _function(device: str) -> Any:
+    """The autograd function for a kind of device; None where torch's own is the only one."""
+    if device == "cpu":
+        return _Channelwise
+    if device == "cuda" and find_spec("triton"):
+        from u2net_platform.model.channelwise_cuda import Channelwise
+
+        return Channelwise
+    return None
 
 
 class _Channelwise(torch.autograd.Function):

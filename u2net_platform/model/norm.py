@@ -1,9 +1,10 @@
 """Instance norm and LeakyReLU in the channels-last layout, with a gradient that is fast on the CPU.
 
 torch's own instance norm copies a channels-last volume into the default layout and back. Its group
-norm of one channel a group does not, but has a slow gradient there; the gradient of its batch norm
-is fast, and that of an instance norm is the same, one volume at a time. A volume then stays in the
-cache from the activation's gradient to the norm's.
+norm of one channel a group does not on the CPU, but has a slow gradient there; the gradient of its
+batch norm is fast, and that of an instance norm is the same, one volume at a time. A volume then
+stays in the cache from the activation's gradient to the norm's. On CUDA the group norm copies too,
+and the batch norm does not.
 """
 
 from __future__ import annotations
@@ -30,12 +31,22 @@ class NormActivation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        layout = torch.channels_last_3d
-        if x.device.type != "cpu" or not x.is_contiguous(memory_format=layout):
+        if not x.is_contiguous(memory_format=torch.channels_last_3d):
             x = F.group_norm(x, x.shape[1], self.weight, self.bias, EPSILON)
             return F.leaky_relu_(x, SLOPE)
-        result: Tensor = _NormActivation.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-        return result
+        if x.device.type == "cpu":
+            result: Tensor = _NormActivation.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return result
+        return F.leaky_relu_(one_by_one(x, self.weight, self.bias), SLOPE)
+
+
+def one_by_one(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The instance norm as a batch norm of each volume."""
+    ones = x.chunk(len(x))
+    normed = [
+        torch.native_batch_norm(v, weight, bias, None, None, True, 0.0, EPSILON) for v in ones
+    ]
+    return torch.cat([one for one, _, _ in normed])
 
 
 class _NormActivation(torch.autograd.Function):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
+from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation, one_by_one
 
 LAYOUTS = [torch.channels_last_3d, torch.contiguous_format]
 
@@ -64,3 +64,12 @@ def test_a_channels_last_volume_takes_the_fast_gradient_and_stays_channels_last(
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
     (gradient,) = torch.autograd.grad(found.square().sum(), x)
     assert gradient.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_the_batch_norm_of_each_volume_is_the_instance_norm_and_stays_channels_last() -> None:
+    norm = norm_of(5).float()
+    x = torch.randn(3, 5, 2, 3, 4).to(memory_format=torch.channels_last_3d)
+    found = one_by_one(x, norm.weight, norm.bias)
+    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
