@@ -1,84 +1,175 @@
-"""Our two layers with gradients of their own, forward and backward, beside torch's, in one run.
+"""The network's own layers, forward and backward, beside torch's, in one run.
 
-    .venv/bin/python benchmarks/layers.py [--threads 2] [--repeats 5]
+    .venv/bin/python benchmarks/layers.py [--device cpu] [--threads 2] [--seconds 0.3]
 
-A ratio above 1 says how many times faster ours is. Both sides work in the channels-last layout;
-`default` is torch's in its default layout. Shapes are those of the paper's patches at the finest
-levels, at the batch that fits 2**19 voxels.
+A ratio above 1 says how many times faster ours is. *Channels-last* is torch's in the layout that
+ours has, *default* torch's in its default layout. Every channel-wise convolution that the network
+makes with the plans of six real data sets (recipe default) is timed, strided ones included: the
+table has the finest level, and the worst of all. The last columns, of use on a GPU, say what part
+of the time a copy of as many bytes takes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2net_platform.model.channelwise import channelwise_conv3d
-from u2net_platform.model.norm import SLOPE, NormActivation
+from u2net_platform.model.channelwise import Triple, channelwise_conv3d
+from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
 from u2net_platform.training.trainer import keep_freed_memory
 
-SHAPES = {  # b c z y x
-    "hippocampus, level 0": (5, 16, 40, 56, 40),
-    "hippocampus, level 1": (5, 32, 20, 28, 20),
-    "prostate, level 0": (2, 16, 16, 128, 128),
-    "prostate, level 1": (2, 32, 16, 64, 64),
-    "cube, level 0": (2, 16, 64, 64, 64),
-}
+ALL, FLAT = (3, 3, 3), (1, 3, 3)
+PLANS = {  # patch, strides, kernels of the levels; two patches a batch
+    "hippocampus": ((40, 56, 40), ((2, 2, 2),) * 3, (ALL,) * 4),
+    "heart": ((32, 48, 80), ((2, 2, 2),) * 3 + ((1, 1, 2),), (ALL,) * 5),
+    "prostate, spleen": (
+        (12, 96, 96), ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2)), (FLAT, FLAT, ALL, ALL, ALL),
+    ),
+    "liver": ((24, 64, 80), ((2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2)), (ALL,) * 5),
+    "pancreas": (
+        (20, 80, 80), ((1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)), (FLAT, ALL, ALL, ALL, ALL),
+    ),
+    "cube of 96": ((96, 96, 96), (), (ALL,)),
+}  # fmt: skip
+CHANNELS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A channel-wise convolution of two volumes, c z y x."""
+
+    shape: tuple[int, int, int, int]
+    kernel: Triple
+    stride: Triple = (1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds forward and backward; of ours forward alone, and of a copy of the volumes."""
+
+    ours: float
+    channels_last: float
+    default: float
+    forward: float
+    copy: float
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
-    print("| shape | convolution: torch / ours | default / ours | norm: torch / ours |")
-    print("|---|---|---|---|")
-    for name, shape in SHAPES.items():
-        ratios = " | ".join(f"{ratio:.1f}" for ratio in _ratios(shape, arguments.repeats))
-        print(f"| {name} {shape} | {ratios} |")
+    if arguments.device == "cpu":
+        keep_freed_memory()
+    print(
+        "| plan | layers | channels-last / ours: finest | worst | default / ours: finest | worst "
+        "| norm and activation: finest | worst | copy / forward | copies / gradients |"
+    )
+    print("|---" * 10 + "|")
+    for name, (patch, strides, kernels) in PLANS.items():
+        layers = list(_layers(patch, strides, kernels))
+        times = [_convolution(layer, arguments) for layer in layers]
+        norms = [_norm(layer, arguments) for layer in layers if layer.stride == (1, 1, 1)]
+        last = [one.channels_last / one.ours for one in times]
+        default = [one.default / one.ours for one in times]
+        print(
+            f"| {name} | {len(layers)} | {last[0]:.1f} | {min(last):.1f} | {default[0]:.1f} "
+            f"| {min(default):.1f} | {norms[0]:.1f} | {min(norms):.1f} "
+            f"| {times[0].copy / times[0].forward:.0%} "
+            # Each of the two gradients has to move as many bytes as a copy.
+            f"| {2 * times[0].copy / (times[0].ours - times[0].forward):.0%} |",
+            flush=True,
+        )
 
 
-def _ratios(shape: tuple[int, ...], repeats: int) -> tuple[float, float, float]:
-    generator = torch.Generator().manual_seed(0)
-    channels = shape[1]
-    x = torch.randn(shape, generator=generator)
-    weight = torch.randn(channels, 1, 3, 3, 3, generator=generator).requires_grad_()
-    norm = NormActivation(channels)
+def _layers(
+    patch: Triple, strides: tuple[Triple, ...], kernels: tuple[Triple, ...]
+) -> Iterator[Layer]:
+    """Of each level the one that keeps its shape, and the strided one to the next."""
+    sides = patch
+    for level, kernel in enumerate(kernels):
+        yield Layer((CHANNELS[level], *sides), kernel)
+        if level < len(strides):
+            yield Layer((CHANNELS[level], *sides), kernel, strides[level])
+            z, y, x = (side // by for side, by in zip(sides, strides[level], strict=True))
+            sides = (z, y, x)
+
+
+def _convolution(layer: Layer, arguments: argparse.Namespace) -> Times:
+    x = torch.randn(2, *layer.shape, device=arguments.device)
+    weight = torch.randn(layer.shape[0], 1, *layer.kernel, device=arguments.device)
+    weight.requires_grad_()
+    padding = [side // 2 for side in layer.kernel]
+
+    def ours(x: Tensor) -> Tensor:
+        return channelwise_conv3d(x, weight, layer.stride)
 
     def theirs(x: Tensor) -> Tensor:
-        return F.conv3d(x, weight, padding=1, groups=channels)
-
-    def their_norm(x: Tensor) -> Tensor:
-        return F.leaky_relu_(F.instance_norm(x, weight=norm.weight, bias=norm.bias), SLOPE)
+        return F.conv3d(x, weight, None, layer.stride, padding, groups=layer.shape[0])
 
     last = x.to(memory_format=torch.channels_last_3d)
-    ours = _seconds(lambda x: channelwise_conv3d(x, weight), last, repeats)
-    return (
-        _seconds(theirs, last, repeats) / ours,
-        _seconds(theirs, x, repeats) / ours,
-        _seconds(their_norm, last, repeats) / _seconds(norm, last, repeats),
+    target = torch.empty_like(last)
+    seconds = arguments.seconds
+    return Times(
+        _seconds(_both_ways(ours, last), seconds),
+        _seconds(_both_ways(theirs, last), seconds),
+        _seconds(_both_ways(theirs, x), seconds),
+        _seconds(_forward(ours, last), seconds),
+        _seconds(lambda: target.copy_(last), seconds),
     )
 
 
-def _seconds(layer: Callable[[Tensor], Tensor], x: Tensor, repeats: int) -> float:
-    """The best of some forward and backward passes, after one to warm up."""
+def _norm(layer: Layer, arguments: argparse.Namespace) -> float:
+    norm = NormActivation(layer.shape[0]).to(arguments.device)
+    x = torch.randn(2, *layer.shape, device=arguments.device)
+    x = x.to(memory_format=torch.channels_last_3d)
+
+    def theirs(x: Tensor) -> Tensor:
+        normed = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
+        return F.leaky_relu_(normed, SLOPE)
+
+    seconds = arguments.seconds
+    return _seconds(_both_ways(theirs, x), seconds) / _seconds(_both_ways(norm, x), seconds)
+
+
+def _forward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
+    @torch.no_grad()
+    def work() -> None:
+        layer(x)
+
+    return work
+
+
+def _both_ways(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    gradient = torch.ones_like(x)
-    times = []
-    for _ in range(repeats + 1):
+    with torch.no_grad():
+        gradient = torch.ones_like(layer(x))
+    return lambda: layer(x).backward(gradient)
+
+
+def _seconds(work: Callable[[], object], budget: float) -> float:
+    """The best of as many runs as fit into the budget, at least three, after one to warm up."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    work()
+    wait()
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < budget:
         started = time.perf_counter()
-        layer(x).backward(gradient)
+        work()
+        wait()
         times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return min(times)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each timing")
     return parser.parse_args()
 
 
