@@ -57,6 +57,7 @@ def write_sound(folder: Path) -> tuple[Path, Path]:
     for number in range(4):
         labels = np.zeros(SHAPE, np.uint8)
         labels[2:6, 3:8, 2:6], labels[5:8, 3:8, 8:12] = 1, 2
+        labels[6, 3, 2 + number] = 1  # no two patients are alike
         noise = np.random.default_rng(number).normal(0, 20, SHAPE)
         image = np.where(labels > 0, 60.0, -700.0) + noise
         for part, array in (("imagesTr", image.astype(np.int16)), ("labelsTr", labels)):
@@ -193,33 +194,45 @@ def other_magic_number(image: Path, label: Path) -> None:
 
 
 @fault("UnreadableImage")
+def voxels_that_begin_within_the_header(image: Path, label: Path) -> None:
+    patch(image, (108, "<f"), lambda _: [100.0])
+
+
+@fault("ContradictoryPlace", "warning")
+def two_places_in_one_header(image: Path, label: Path) -> None:
+    for path in (image, label):
+        patch(path, QFORM_CODE, lambda _: [1, 1])
+        patch(path, SROW_X, lambda rows: [*rows[:3], rows[3] + 40.0, *rows[4:]])
+
+
+@fault("UnreadableImage")
 def unknown_type_of_voxels(image: Path, label: Path) -> None:
     patch(image, (70, "<h"), lambda _: [1234])
 
 
-@fault("InvalidDataset")
+@fault("MissingFile")
 def image_missing(image: Path, label: Path) -> None:
     image.unlink()
 
 
-@fault("InvalidDataset")
+@fault("MissingFile")
 def label_missing(image: Path, label: Path) -> None:
     label.unlink()
 
 
-@fault("InvalidDataset")
+@fault("MissingFile")
 def link_to_a_file_that_moved(image: Path, label: Path) -> None:
     image.unlink()
     image.symlink_to("/mnt/old-server/c_1.nii.gz")
 
 
-@fault("InvalidDataset")
+@fault("MissingFile")
 def links_in_a_circle(image: Path, label: Path) -> None:
     image.unlink()
     image.symlink_to(image)
 
 
-@fault("InvalidDataset")
+@fault("NoDicom")
 def folder_with_an_image_s_name(image: Path, label: Path) -> None:
     image.unlink()
     image.mkdir()
@@ -386,6 +399,21 @@ def some_voxels(value: float, kind: type) -> Callable[[np.ndarray], np.ndarray]:
     return put
 
 
+@fault("SuspiciousIntensities", "warning")
+def ct_that_was_normalised(image: Path, label: Path) -> None:
+    revalue(image, lambda array: ((array + 600) / 300).astype(np.float32))
+
+
+@fault("SuspiciousIntensities", "warning")
+def ct_that_was_cut_to_a_window(image: Path, label: Path) -> None:
+    revalue(image, lambda array: np.clip(array, -160, 240))
+
+
+@fault("SuspiciousIntensities", "warning")
+def nothing_but_a_single_voxel(image: Path, label: Path) -> None:
+    revalue(image, lambda array: np.where(np.arange(array.size).reshape(array.shape), 0, -1000))
+
+
 @fault("UnexpectedLabel")
 def value_that_nobody_named(image: Path, label: Path) -> None:
     revalue(label, some_voxels(7, np.uint8))
@@ -487,8 +515,40 @@ def overlapping_regions(image: Path, label: Path) -> None:
 
 @fault("InvalidDataset")
 def file_outside_the_data_set(image: Path, label: Path) -> None:
-    entry = {"image": "../../etc/passwd", "label": "labelsTr/c_1.nii.gz"}
+    image.rename(top(image).parent / "c_1.nii.gz")
+    entry = {"image": "../c_1.nii.gz", "label": "labelsTr/c_1.nii.gz"}
     describe(top(image), training=[entry])
+
+
+@fault("InvalidDataset")
+def path_of_the_machine_it_was_written_on(image: Path, label: Path) -> None:
+    moved = image.rename(top(image).parent / "c_1.nii.gz")
+    describe(top(image), training=[{"image": str(moved), "label": "labelsTr/c_1.nii.gz"}])
+
+
+@fault("InvalidDataset")
+def description_without_an_end(image: Path, label: Path) -> None:
+    (top(image) / "dataset.json").write_text("[" * 100_000)
+
+
+@fault("InvalidDataset")
+def name_longer_than_a_file_may_have(image: Path, label: Path) -> None:
+    describe(top(image), training=[{"image": f"imagesTr/{'c' * 5000}.nii.gz"}])
+
+
+@fault("WrongModality", "warning")
+def data_set_of_another_modality(image: Path, label: Path) -> None:
+    describe(top(image), modality={"0": "MRI"})
+
+
+@fault("DuplicateCase")
+def training_case_among_the_test_cases(image: Path, label: Path) -> None:
+    describe(top(image), test=["imagesTr/c_3.nii.gz"])
+
+
+@fault("DuplicateCase", "warning")
+def labels_of_another_patient(image: Path, label: Path) -> None:
+    label.write_bytes(label.with_name("c_0.nii.gz").read_bytes())
 
 
 @fault("UnsupportedFormat")

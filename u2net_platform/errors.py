@@ -9,10 +9,11 @@ command line)::
     │                        GeometryMismatch · UnexpectedLabel · NonFiniteImage · WrongChannels
     │                        EmptyLabel · EmptyImage · TooLarge · InvalidCases · DuplicateCase
     │                        MissingClass · SkewedAxes · SpacingOutlier · SuspiciousIntensities
-    │                        NoDicom
-    │                        NeedsDicom · AmbiguousSeries · NoImageData · UnsupportedCompression
+    │                        ContradictoryLabel · UnmatchedPattern · ContradictoryPlace
+    │                        WrongModality · NoDicom · NeedsDicom · AmbiguousSeries
+    │                        NoImageData · UnsupportedCompression
     │                        UnsupportedMultiFrame · LocalizerMixedIn · SingleSlice
-    │                        MissingPosition · MixedSliceSizes · MixedOrientations
+    │                        MissingPosition · MixedSliceSizes · MixedOrientations · MixedSlices
     │                        DuplicateSlices · UnevenSlices · GantryTilt · InvalidHeader
     ├── StorageError (5)     NotWritable · DiskFull
     ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
@@ -107,6 +108,14 @@ class WrongChannels(DataError):
     """An image has more or fewer channels than its domain."""
 
 
+class ContradictoryLabel(DataError):
+    """A label holds a class that the spec says nobody has drawn in this case."""
+
+
+class UnmatchedPattern(DataError):
+    """A pattern of case ids in the spec is that of no case."""
+
+
 class EmptyLabel(DataError):
     """A training label has no foreground voxel."""
 
@@ -129,6 +138,14 @@ class SkewedAxes(DataError):
 
 class SpacingOutlier(DataError):
     """A case's voxels or extent are unlike those of the others, or of any patient."""
+
+
+class ContradictoryPlace(DataError):
+    """A header says twice where its image lies, and differently."""
+
+
+class WrongModality(DataError):
+    """A data set says that it is of another modality than its domain."""
 
 
 class SuspiciousIntensities(DataError):
@@ -181,6 +198,10 @@ class MissingPosition(DataError):
 
 class MixedSliceSizes(DataError):
     """The slices of a DICOM series differ in rows, columns or pixel spacing."""
+
+
+class MixedSlices(DataError):
+    """The slices of a DICOM series are of several kinds, or lie in several frames of reference."""
 
 
 class MixedOrientations(DataError):

@@ -52,9 +52,12 @@ def test_every_fault_is_named(plugin: Path, tmp_path: Path, name: str) -> None:
     assert found == {(code, severity)}, answer
     assert issubclass(getattr(errors, code), errors.DataError)
     for one in answer["data"]["findings"]:
-        assert one["case"] in {"MissingClass": (None,), "DuplicateCase": ("c_3",)}.get(
-            code, ("c_1", "c_1.jpg")
-        )
+        expected = {
+            "MissingClass": (None,),
+            "WrongModality": (None,),
+            "DuplicateCase": ("c_3", "c_1"),
+        }
+        assert one["case"] in expected.get(code, ("c_1", "c_1.jpg"))
         assert len(one["message"]) > 10 < len(one["hint"])
 
 

@@ -152,7 +152,7 @@ def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json
 
     settings, catalog = _open()
     plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
-    dataset = open_dataset(data_dir_of(name, catalog, data))
+    dataset = open_dataset(data_dir_of(name, catalog, data), complete=False)
     total = len(dataset.training) + len(dataset.test)
     with progress(f"Checking {name}", total) as on_case:
         findings = check_dataset(plugin, dataset, on_case)

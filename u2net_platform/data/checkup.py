@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Literal
 
@@ -17,12 +18,15 @@ from u2net_platform.data.integrity import load_case
 from u2net_platform.data.workers import attempt_each_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import (
+    ContradictoryPlace,
     DataError,
     DuplicateCase,
     MissingClass,
     SkewedAxes,
     SpacingOutlier,
     SuspiciousIntensities,
+    UnmatchedPattern,
+    WrongModality,
 )
 from u2net_platform.imaging.volume import Grid, read_header
 
@@ -31,7 +35,10 @@ SPACING_RATIO = 3.0
 SHORTEST_MM, LONGEST_MM = 5.0, 2500.0  # of a scan, along any axis
 AIR_HU = -500  # what a CT with air or lung in it goes below, and what MR does not
 EIGHT_BITS = 255
-MANY = 0.01  # part of the voxels
+WINDOW_HU = 300  # what bone and contrast go above
+NARROW_HU = 100  # less than lies between fat and an organ: values that were scaled
+LARGEST = 1e7  # beyond what any scanner stores
+MANY, NEARLY_ALL = 0.01, 0.999  # parts of the voxels
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ def check_dataset(
         else:
             findings += [Finding(case.id, "warning", oddity) for oddity in found.oddities]
             sound.append(found)
+    findings += _of_the_whole(plugin, dataset)
     findings += _duplicates(sound)
     findings += _outliers(sound)
     findings += _missing_classes(plugin, sound)
@@ -66,26 +74,46 @@ def check_dataset(
 
 @dataclass(frozen=True)
 class _Examined:
-    """A sound case. classes: those of its label, None without one. content: of its voxels."""
+    """A sound case. classes: those of its label, None without one.
+
+    content, drawn: digests of the voxels of its image and of its label.
+    """
 
     case_id: str
     grid: Grid
     classes: frozenset[int] | None
     content: str
+    drawn: str | None
     oddities: tuple[DataError, ...]
 
 
 def _examine(plugin: DomainPlugin, case: Case) -> _Examined:
     image, labels = load_case(plugin, case)
     classes = None if labels is None else frozenset(np.unique(labels.array).tolist())
-    content = hashlib.sha256(image.array.tobytes()).hexdigest()
-    oddities = [*_skewed(case), *_intensities(plugin, image.array, case)]
-    return _Examined(case.id, image.grid, classes, content, tuple(oddities))
+    drawn = None if labels is None else _digest(labels.array)
+    oddities = [*_headers(case), *_intensities(plugin, image.array, case)]
+    content = _digest(image.array)
+    return _Examined(case.id, image.grid, classes, content, drawn, tuple(oddities))
 
 
-def _skewed(case: Case) -> Iterator[DataError]:
+def _digest(array: NDArray[np.generic]) -> str:
+    """Of the voxels, slice by slice: a copy of a whole volume may be too much."""
+    digest = hashlib.sha256(str(array.shape).encode())
+    for channel in array if array.ndim == 4 else [array]:
+        for plane in channel:
+            digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()
+
+
+def _headers(case: Case) -> Iterator[DataError]:
     for path in case.images if case.label is None else (*case.images, case.label):
         header = read_header(path)
+        if header is not None and header.contradiction_mm:
+            yield ContradictoryPlace(
+                f"{path} lies {header.contradiction_mm:.3g} mm apart by its sform and its qform,"
+                " which claim to mean the same; the sform was taken",
+                "Compare it with its source, and correct the wrong one.",
+            )
         if header is not None and header.skewed:
             yield SkewedAxes(
                 f"{path} has axes that are not quite at right angles; the nearest that are were"
@@ -100,12 +128,17 @@ def _intensities(
     modality = plugin.spec.modality
     for channel, path in zip(image, case.images * len(image), strict=False):
         low, high = float(channel.min()), float(channel.max())
-        if modality == "CT" and low >= 0:
-            reason = "a window of 8 bits" if high <= EIGHT_BITS else "a rescale intercept left out"
+        if modality == "CT" and (reason := _no_ct(low, high)):
             yield SuspiciousIntensities(
                 f"{path} is no CT in Hounsfield units: its values go from {low:g} to {high:g},"
                 f" which looks like {reason}",
                 "Export it again with the modality's own values.",
+            )
+        elif max(-low, high) > LARGEST or _constant_part(channel) > NEARLY_ALL:
+            yield SuspiciousIntensities(
+                f"{path} has values from {low:g} to {high:g}: nearly all are alike, or some are"
+                " beyond what scanners store",
+                "Look at the image: it may be empty, or a file of another type of voxels.",
             )
         elif modality == "MR" and (channel < AIR_HU).mean() > MANY:
             yield SuspiciousIntensities(
@@ -114,16 +147,55 @@ def _intensities(
             )
 
 
+def _no_ct(low: float, high: float) -> str | None:
+    """What values from low to high look like in place of Hounsfield units."""
+    if high - low < NARROW_HU:
+        return "values that were scaled"
+    if low >= 0:
+        return "a window of 8 bits" if high <= EIGHT_BITS else "a rescale intercept left out"
+    return "a window" if low > AIR_HU and high < WINDOW_HU else None
+
+
+def _constant_part(channel: NDArray[np.float32]) -> float:
+    """The part of the voxels that have the median's value."""
+    return float((channel == np.median(channel[:, ::4, ::4])).mean())
+
+
+def _of_the_whole(plugin: DomainPlugin, dataset: Dataset) -> Iterator[Finding]:
+    theirs, ours = dataset.modality, plugin.spec.modality
+    if "other" not in (theirs, ours) and theirs != ours:
+        fault: DataError = WrongModality(
+            f"{dataset.directory} says that it is {theirs}, and {plugin.name} is {ours}",
+            "Give the data of this domain, or correct the modality in domain.toml.",
+        )
+        yield Finding(None, "warning", fault)
+    ids = [case.id for case in (*dataset.training, *dataset.test)]
+    for pattern in sorted({one for rule in plugin.spec.unlabelled for one in rule.cases}):
+        if not any(fnmatchcase(case_id, pattern) for case_id in ids):
+            fault = UnmatchedPattern(
+                f"`unlabelled` of {plugin.name} names the cases {pattern}, and there are none",
+                "Correct the pattern in domain.toml.",
+            )
+            yield Finding(None, "warning", fault)
+
+
 def _duplicates(cases: Sequence[_Examined]) -> Iterator[Finding]:
-    first: dict[str, str] = {}
+    first: dict[str, _Examined] = {}
     for case in cases:
-        other = first.setdefault(case.content, case.case_id)
-        if other != case.case_id:
+        same_image = first.setdefault(case.content, case)
+        same_label = first.setdefault(case.drawn, case) if case.drawn else case
+        if same_image is not case:
             fault = DuplicateCase(
-                f"{case.case_id} has the same voxels as {other}",
+                f"{case.case_id} has the same voxels as {same_image.case_id}",
                 "Remove one: a case that is trained on and tested on makes the test worthless.",
             )
             yield Finding(case.case_id, "error", fault)
+        elif same_label is not case:
+            fault = DuplicateCase(
+                f"{case.case_id} has the same labels as {same_label.case_id}, on another image",
+                "Look at both: one has most likely got the label file of the other.",
+            )
+            yield Finding(case.case_id, "warning", fault)
 
 
 def _outliers(cases: Sequence[_Examined]) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -93,8 +94,10 @@ class _Description(BaseModel):
     file_ending: str = ".nii.gz"
 
 
-def open_dataset(directory: Path) -> Dataset:
+def open_dataset(directory: Path, complete: bool = True) -> Dataset:
     """Read the folder's dataset.json and find the files of every case.
+
+    complete: whether a file that is not there is an error; else whoever reads its case finds out.
 
     Raises:
         MissingFile: there is no such folder.
@@ -102,6 +105,16 @@ def open_dataset(directory: Path) -> Dataset:
     """
     if not directory.is_dir():
         raise MissingFile(f"{directory} is no folder", "Give the folder that holds dataset.json.")
+    try:
+        return _open(directory, complete)
+    except OSError as error:  # a name that is too long, a folder that must not be read
+        raise InvalidDataset(
+            f"{directory} cannot be read: {error.strerror}: {str(error.filename)[:200]}",
+            f"Correct {DESCRIPTION_FILE}, or the permissions.",
+        ) from error
+
+
+def _open(directory: Path, complete: bool) -> Dataset:
     content = _describe(directory / DESCRIPTION_FILE)
     if content.training is None:
         layout: Literal["msd", "nnunet"] = "nnunet"
@@ -111,7 +124,9 @@ def open_dataset(directory: Path) -> Dataset:
         layout = "msd"
         training = tuple(_listed_case(directory, entry, content) for entry in content.training)
         test = tuple(_listed_case(directory, entry, content) for entry in content.test)
-    _check_files(directory, training, test)
+    _check_cases(directory, training)
+    if complete:
+        _check_files(directory, training + test)
     return Dataset(
         name=content.name or directory.name,
         directory=directory,
@@ -137,7 +152,7 @@ def _describe(path: Path) -> _Description:
     except ValidationError as error:
         reason = f"breaks the format:\n{list_faults(error)}"
         raise InvalidDataset(f"{path} {reason}", "Correct the lines named above.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidDataset(f"{path} cannot be read: {error}", "Correct the file.") from error
 
 
@@ -158,11 +173,22 @@ def _labels(directory: Path, content: _Description) -> dict[int, str]:
 
 def _listed_case(directory: Path, entry: _Pair, content: _Description) -> Case:
     """A case of an MSD list. nnU-Net's first generation lists `case` for `case_0000`, ..."""
-    image = directory / entry.image
+    image = _inside(directory, entry.image)
     case_id = re.sub(r"\.(nii\.gz|nii|nrrd|mha)$", "", image.name)
     numbered = _numbered_images(image.parent, case_id, content)
     images = (image,) if image.exists() or not numbered[0].exists() else numbered
-    return Case(case_id, images, directory / entry.label if entry.label else None)
+    return Case(case_id, images, _inside(directory, entry.label) if entry.label else None)
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """A file of the data set; by its name, as links may well lead elsewhere."""
+    path = Path(os.path.normpath(directory / name))
+    if not path.is_relative_to(os.path.normpath(directory)):
+        raise InvalidDataset(
+            f"{directory / DESCRIPTION_FILE} names a file outside its folder: {name[:200]}",
+            "Copy or link it into the folder.",
+        )
+    return path
 
 
 def _numbered_cases(directory: Path, part: str, content: _Description) -> tuple[Case, ...]:
@@ -187,13 +213,16 @@ def _numbered_images(images: Path, case_id: str, content: _Description) -> tuple
     return (*(images / name for name in names), *([beyond] if beyond.exists() else []))
 
 
-def _check_files(directory: Path, training: tuple[Case, ...], test: tuple[Case, ...]) -> None:
+def _check_cases(directory: Path, training: tuple[Case, ...]) -> None:
     if not training:
         raise InvalidDataset(f"{directory} has no training case", "Put some into imagesTr.")
     twice = [name for name, count in Counter(case.id for case in training).items() if count > 1]
     if twice:
         raise InvalidDataset(f"{directory} names {twice[0]} twice", "Remove one of the two.")
-    files = [path for case in training + test for path in (*case.images, case.label) if path]
+
+
+def _check_files(directory: Path, cases: tuple[Case, ...]) -> None:
+    files = [path for case in cases for path in (*case.images, case.label) if path]
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         listing = "\n".join(f"  {path}" for path in missing[:10])

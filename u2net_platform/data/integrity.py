@@ -12,6 +12,7 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec
 from u2net_platform.errors import (
     BrokenPlugin,
+    ContradictoryLabel,
     EmptyImage,
     EmptyLabel,
     MissingFile,
@@ -38,6 +39,7 @@ def load_case(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolum
         WrongChannels, NonFiniteImage, EmptyImage: the image is none of this domain.
         UnexpectedLabel: the label holds a value that the spec does not name.
         EmptyLabel: the label has no foreground.
+        ContradictoryLabel: it holds a class that is unlabelled in this case.
         BrokenPlugin: the plugin's clean_image fails.
     """
     name = str(case.images[0])
@@ -48,6 +50,7 @@ def load_case(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolum
         image.grid.require_match(labels.grid, name, str(case.label))
         # From here on the two share a grid to the last digit, and so one orientation.
         merged = _merged(plugin.spec, labels, str(case.label))
+        _check_hidden(plugin.spec, merged, case)
         labels = canonical(replace(merged, grid=image.grid))
     return check_image(plugin, canonical(image), name), labels
 
@@ -108,6 +111,16 @@ def _merged(spec: DomainSpec, labels: LabelVolume, name: str) -> LabelVolume:
         raise EmptyLabel(f"{name} has no foreground voxel", "Label it, or leave the case out.")
     table = np.array([classes.get(value, 0) for value in range(256)], np.uint8)
     return replace(labels, array=table[labels.array])
+
+
+def _check_hidden(spec: DomainSpec, labels: LabelVolume, case: Case) -> None:
+    for value in spec.hidden_classes(case.id):
+        if (labels.array == value).any():
+            raise ContradictoryLabel(
+                f"{case.label} holds {spec.class_names[value - 1]}, which {spec.name} declares as"
+                f" unlabelled in {case.id}",
+                "Correct `unlabelled` in domain.toml, or `ignore` a value that is drawn in part.",
+            )
 
 
 def _cleaned(plugin: DomainPlugin, image: ImageVolume) -> ImageVolume:

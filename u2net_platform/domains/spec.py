@@ -35,6 +35,11 @@ Positive = Annotated[float, Field(gt=0)]
 ZYX = tuple[Positive, Positive, Positive]
 Side = Annotated[int, Field(ge=1)]
 Sides = tuple[Side, Side, Side]
+Stride = Literal[1, 2]
+Strides = tuple[Stride, Stride, Stride]
+Kernel = Literal[1, 3]
+Kernels = tuple[Kernel, Kernel, Kernel]
+Value = Annotated[int, Field(gt=0, le=255)]  # of a label file
 
 IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 
@@ -42,7 +47,7 @@ IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 class Declared(BaseModel):
     """Base of everything that is read from TOML: immutable, and no key that nobody reads."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Label(Declared):
@@ -52,7 +57,7 @@ class Label(Declared):
     """
 
     name: str = Field(min_length=1)
-    values: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
+    values: tuple[Value, ...] = Field(min_length=1)
 
 
 class Unlabelled(Declared):
@@ -105,6 +110,12 @@ class Augmentation(Declared):
     scaling: tuple[Positive, Positive] = (0.75, 1.25)
     elastic: bool = True
 
+    @model_validator(mode="after")
+    def _scaling_ascends(self) -> Self:
+        if self.scaling[0] > self.scaling[1]:
+            raise ValueError(f"scaling must ascend, not {self.scaling[0]}, {self.scaling[1]}")
+        return self
+
 
 class Evaluation(Declared):
     """`surface_tolerance_mm`: two surfaces closer than this count as the same."""
@@ -127,14 +138,26 @@ class Statistics(Declared):
     high: float
 
 
+class DeclaredStatistics(Statistics):
+    """Unlike those of an image, which may have one value nearly everywhere, these must differ."""
+
+    std: Positive
+
+    @model_validator(mode="after")
+    def _clips_ascend(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low must lie below high, not {self.low} and {self.high}")
+        return self
+
+
 class PlanOverrides(Declared):
     """Figures of the plan that are not derived but declared, for those who know better."""
 
     patch_zyx: Sides | None = None
-    strides_zyx: tuple[Sides, Sides, Sides, Sides, Sides] | None = None
-    kernels_zyx: tuple[Sides, Sides, Sides, Sides, Sides, Sides] | None = None
+    strides_zyx: tuple[Strides, Strides, Strides, Strides, Strides] | None = None
+    kernels_zyx: tuple[Kernels, Kernels, Kernels, Kernels, Kernels, Kernels] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    statistics: tuple[Statistics, ...] | None = None
+    statistics: tuple[DeclaredStatistics, ...] | None = None
 
 
 class DataCard(Declared):
@@ -155,7 +178,7 @@ class DomainSpec(Declared):
     modality: Literal["MR", "CT", "PET", "US", "other"]
     channels: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     labels: tuple[Label, ...] = Field(min_length=1, max_length=254)
-    ignore: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    ignore: tuple[Value, ...] = ()
     unlabelled: tuple[Unlabelled, ...] = ()
     intensity: Intensity = Intensity()
     geometry: Geometry = Geometry()

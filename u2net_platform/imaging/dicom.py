@@ -27,9 +27,11 @@ from u2net_platform.errors import (
     AmbiguousSeries,
     DuplicateSlices,
     GantryTilt,
+    InvalidHeader,
     LocalizerMixedIn,
     MissingPosition,
     MixedOrientations,
+    MixedSlices,
     MixedSliceSizes,
     NoDicom,
     NoImageData,
@@ -44,10 +46,13 @@ from u2net_platform.imaging.volume import SAME_GRID_TOLERANCE, ImageVolume, volu
 READ = """
     SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel
     BitsAllocated Rows Columns PixelSpacing ImageOrientationPatient ImagePositionPatient
+    PhotometricInterpretation PixelRepresentation RescaleSlope FrameOfReferenceUID SOPInstanceUID
     PixelData FloatPixelData DoubleFloatPixelData
 """.split()  # noqa: SIM905
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-POSITION = ("PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+POSITION = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
+# What all slices of a volume share; where one differs, it is another image or is stored otherwise.
+SHARED = ("Modality", "PhotometricInterpretation", "PixelRepresentation", "FrameOfReferenceUID")
 DICOM_MODALITIES = {"MR": "MR", "CT": "CT", "PET": "PT", "US": "US"}
 SAME_DIRECTION = 1e-3  # of cosines: headers round, and 0.06 degrees turn no organ
 # What GDCM, as SimpleITK has it, decodes.
@@ -86,6 +91,16 @@ class Series:
         return any(int(header.get("NumberOfFrames") or 1) > 1 for header in self.headers)
 
     @property
+    def values(self) -> int:
+        """How many voxels the headers promise."""
+        return sum(
+            int(one.get("NumberOfFrames") or 1)
+            * int(one.get("Rows") or 0)
+            * int(one.get("Columns") or 0)
+            for one in self.headers
+        )
+
+    @property
     def is_volume(self) -> bool:
         """Whether it holds parallel slices in shades of grey, localizers left out."""
         slices = [header for header in self.headers if not _is_localizer(header)]
@@ -99,8 +114,8 @@ class Series:
         """One line for a list to choose from."""
         first = self.headers[0]
         slices = sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
-        spacing = " x ".join(map(str, first.get("PixelSpacing") or ())) or "unknown"
-        if len(self.headers) > 1 and all(map(_has_position, self.headers)):
+        spacing = " x ".join(f"{side:g}" for side in _numbers(first, "PixelSpacing")) or "unknown"
+        if len(self.headers) > 1 and not any(map(_fault_of_place, self.headers)):
             places = np.sort([_normal(first) @ one.ImagePositionPatient for one in self.headers])
             spacing = f"{np.median(np.diff(places)):.3g} x {spacing}"
         return (
@@ -167,8 +182,9 @@ def read_series(series: Series) -> ImageVolume:
 
     Raises:
         NoImageData, UnsupportedCompression, UnreadableImage: its files hold no such image.
-        UnsupportedMultiFrame, SingleSlice, MissingPosition, LocalizerMixedIn, MixedSliceSizes,
-        MixedOrientations, DuplicateSlices, UnevenSlices, GantryTilt: its slices make no volume.
+        UnsupportedMultiFrame, SingleSlice, MissingPosition, InvalidHeader, LocalizerMixedIn,
+        MixedSlices, MixedSliceSizes, MixedOrientations, DuplicateSlices, UnevenSlices, GantryTilt:
+            its slices make no volume.
     """
     _check_pixels(series)
     if series.is_multi_frame:
@@ -190,8 +206,9 @@ def sorted_slices(series: Series) -> list[pydicom.Dataset]:
     """The headers of a classic series in the order of `read_series`.
 
     Raises:
-        SingleSlice, MissingPosition, LocalizerMixedIn, MixedSliceSizes, MixedOrientations,
-        DuplicateSlices, UnevenSlices, GantryTilt: the slices make no volume.
+        SingleSlice, MissingPosition, InvalidHeader, LocalizerMixedIn, MixedSlices,
+        MixedSliceSizes, MixedOrientations, DuplicateSlices, UnevenSlices, GantryTilt: the slices
+            make no volume.
     """
     _check_alike(series)
     normal = _normal(series.headers[0])
@@ -233,14 +250,36 @@ def _has_position(header: pydicom.Dataset) -> bool:
     return all(header.get(keyword) for keyword in POSITION)
 
 
+def _numbers(header: pydicom.Dataset, keyword: str) -> NDArray[np.float64]:
+    """The values of an attribute; none where they are no numbers."""
+    try:
+        return np.atleast_1d(np.array(header.get(keyword) or (), float))
+    except (TypeError, ValueError):
+        return np.empty(0)
+
+
+def _fault_of_place(header: pydicom.Dataset) -> str | None:
+    """The attribute that cannot be the place of a slice."""
+    for keyword, length in POSITION.items():
+        values = _numbers(header, keyword)
+        if len(values) != length or not np.isfinite(values).all():
+            return keyword
+    if _numbers(header, "PixelSpacing").min() <= 0:
+        return "PixelSpacing"
+    axes = _numbers(header, "ImageOrientationPatient").reshape(2, 3)
+    skewed = np.abs(axes @ axes.T - np.eye(2)).max() > 10 * SAME_DIRECTION
+    return "ImageOrientationPatient" if skewed else None
+
+
 def _is_localizer(header: pydicom.Dataset) -> bool:
     return "LOCALIZER" in (header.get("ImageType") or ())
 
 
 def _normal(header: pydicom.Dataset) -> NDArray[np.float64]:
     """The direction across the slice; zeros where the header does not tell (multi-frame)."""
-    row, column = np.reshape(header.get("ImageOrientationPatient") or np.zeros(6), (2, 3))
-    return np.cross(row.astype(float), column.astype(float))
+    values = _numbers(header, "ImageOrientationPatient")
+    row, column = (values if len(values) == 6 else np.zeros(6)).reshape(2, 3)
+    return np.cross(row, column)
 
 
 def _check_pixels(series: Series) -> None:
@@ -290,7 +329,7 @@ def _read_frames(series: Series) -> Any:
             frames = highdicom.imread(path).get_volume(dtype=np.float32)
     except Exception as error:  # pydicom's decoders raise whatever they like
         raise UnsupportedMultiFrame(
-            f"{path} holds frames that cannot be put together: {str(error).splitlines()[0]}",
+            f"{path} holds frames that cannot be put together: {[*str(error).splitlines(), ''][0]}",
             "Export it as a classic series with one file a slice.",
         ) from error
     # highdicom's first axis is z, SimpleITK's is x.
@@ -307,12 +346,17 @@ def _check_alike(series: Series) -> None:
         )
     if len(series.headers) == 1:
         raise SingleSlice(f"{name} has a single slice", "Export all of its slices.")
+    if len({header.get("SOPInstanceUID") for header in series.headers}) < len(series.headers):
+        raise DuplicateSlices(
+            f"{name} has two files of the same SOPInstanceUID", "Take one out, or export it again."
+        )
     for header in series.headers:
         if not _has_position(header):
             raise MissingPosition(
                 f"{header.filename} of {name} does not tell where its slice lies",
                 "Export the original series rather than a secondary capture.",
             )
+        _check_header(header, first, name)
         sizes = [(one.Rows, one.Columns, tuple(one.PixelSpacing)) for one in (first, header)]
         if sizes[0] != sizes[1]:
             raise MixedSliceSizes(
@@ -326,6 +370,27 @@ def _check_alike(series: Series) -> None:
                 f"{name} holds slices of several orientations, as {first.filename} and"
                 f" {header.filename}",
                 "Export each orientation as a series of its own.",
+            )
+
+
+def _check_header(header: pydicom.Dataset, first: pydicom.Dataset, name: str) -> None:
+    what = _fault_of_place(header)
+    slope = _numbers(header, "RescaleSlope")
+    if "RescaleSlope" in header and not (len(slope) == 1 and np.isfinite(slope[0]) and slope[0]):
+        what = "RescaleSlope"
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":
+        what = "PhotometricInterpretation MONOCHROME1, which inverts its values and"
+    if what:
+        raise InvalidHeader(
+            f"{header.filename} of {name} has a {what} that no slice of a volume can have",
+            "Correct the header, or export the series again.",
+        )
+    for keyword in SHARED:
+        if header.get(keyword) != first.get(keyword):
+            raise MixedSlices(
+                f"{name} holds slices that differ in {keyword}, as {first.filename} and"
+                f" {header.filename}",
+                "Export each kind as a series of its own.",
             )
 
 

@@ -49,8 +49,9 @@ def write_seg(
             content = _segmentation(labels, names, sources, version)
         except ValueError:  # it quotes the value
             raise InvalidHeader(
-                f"a date, a time or the sex in the headers of series {series.uid} breaks the"
-                " standard, so that no SEG can carry it",
+                f"an attribute of the patient or the study in the headers of series {series.uid},"
+                " as a date, a time, the sex or the character set, breaks the standard, so that no"
+                " SEG can carry it",
                 "Correct the headers, or write the labels as .nii.gz.",
             ) from None
         with atomic_path(path) as temporary:
@@ -86,6 +87,11 @@ def _sources(series: Series) -> Sequence[pydicom.Dataset]:
         if not source.get("FrameOfReferenceUID"):
             raise MissingPosition(
                 f"series {series.uid} names no frame of reference, which a SEG needs",
+                "Write the labels as .nii.gz, or export the series again.",
+            )
+        if not source.get("StudyInstanceUID"):
+            raise InvalidHeader(
+                f"series {series.uid} names no study, which a SEG needs",
                 "Write the labels as .nii.gz, or export the series again.",
             )
         for keyword in CARRIED:

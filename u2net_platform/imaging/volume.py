@@ -138,11 +138,13 @@ Volume = TypeVar("Volume", ImageVolume, LabelVolume)
 @dataclass(frozen=True)
 class Header:
     """What a file promises. values: voxels times channels. skewed: its axes are not quite at right
-    angles, and are read as the nearest that are."""
+    angles, and are read as the nearest that are. contradiction_mm: how far apart its corners lie by
+    NIfTI's two ways to say where, if both claim to mean the same; else 0."""
 
     values: int
     spacing_zyx_mm: tuple[float, float, float]
     skewed: bool
+    contradiction_mm: float
 
 
 def read_header(path: Path) -> Header | None:
@@ -157,7 +159,8 @@ def read_header(path: Path) -> Header | None:
     if reader.GetDimension() < 3:
         return None
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    return Header(values, _triple(reader.GetSpacing()[2::-1]), _skew(reader) > ROUNDING)
+    spacing = _triple(reader.GetSpacing()[2::-1])
+    return Header(values, spacing, _skew(reader) > ROUNDING, _contradiction_mm(reader))
 
 
 def one_thread() -> None:
@@ -443,6 +446,40 @@ def _skew(image: Any) -> float:
     return skew
 
 
+def _contradiction_mm(reader: Any) -> float:
+    """How far corners by sform and qform lie apart; 0 within `SAME_GRID_TOLERANCE` voxels.
+
+    Source: NIfTI-1 standard, nifti1.h, methods 2 and 3.
+    """
+
+    def of(name: str) -> float:
+        return float(reader.GetMetaData(name))
+
+    if not reader.HasMetaDataKey("qform_code") or of("qform_code") != of("sform_code"):
+        return 0.0
+    if of("qform_code") == 0:
+        return 0.0
+    b, c, d = (of(f"quatern_{axis}") for axis in "bcd")
+    a = math.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
+    turned = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    spacing = np.array([of(f"pixdim[{axis}]") for axis in (1, 2, 3)])
+    offset = np.array([of(f"qoffset_{axis}") for axis in "xyz"])
+    sform = np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], float)
+    corners = np.array(list(itertools.product(*((0, side - 1) for side in reader.GetSize()[:3]))))
+    there = corners @ sform[:, :3].T + sform[:, 3]
+    apart = min(  # the reader does not tell which way the third axis goes
+        np.linalg.norm(there - corners @ (turned * spacing * [1, 1, sign]).T - offset, axis=1).max()
+        for sign in (1, -1)
+    )
+    return float(apart) if apart > SAME_GRID_TOLERANCE * spacing.min() else 0.0
+
+
 def _unreadable(path: Path, reason: str) -> UnreadableImage:
     last = reason.strip().splitlines()[-1]
     return UnreadableImage(
@@ -459,7 +496,7 @@ def _check_nifti(path: Path, image: Any) -> None:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             order = "<" if int.from_bytes(file.read(4), "little") in NIFTI_HEADER_SIZES else ">"
-            file.read(int(float(image.GetMetaData("vox_offset"))) - 4)
+            file.read(_first_voxel(path, image) - 4)
             while block := file.read(min(1 << 20, promised - held)):
                 held += len(block)
                 if kind:
@@ -473,6 +510,14 @@ def _check_nifti(path: Path, image: Any) -> None:
         raise _unreadable(path, f"truncated ({held} of {promised} bytes are there)")
     if not finite:
         raise NonFiniteImage(f"{path} holds NaN or infinite values", "Replace them in the file.")
+
+
+def _first_voxel(path: Path, image: Any) -> int:
+    """The byte of the first voxel; the reader takes any number for one, within the header too."""
+    offset = float(image.GetMetaData("vox_offset"))
+    if not offset >= NIFTI_HEADER_SIZES[0] + 4 and image.GetMetaData("nifti_type") == "1":
+        raise _unreadable(path, f"its voxels begin at byte {offset:g}, within its header")
+    return int(offset)
 
 
 def _claim(beside: Path, size: int) -> None:

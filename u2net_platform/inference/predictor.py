@@ -32,6 +32,7 @@ from u2net_platform.memory import free_bytes, held_bytes
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
+BYTES_PER_READ_VALUE = 6  # of reading a file: 16-bit voxels as they are, and as float32
 
 
 class Predictor:
@@ -73,6 +74,16 @@ class Predictor:
             TooLarge: it does not fit into the memory that is allowed.
         """
         return self.predict_made(self.prepare(image, name), image.grid)
+
+    def require_room(self, values: int, name: str) -> None:
+        """Stop before an image of so many voxels times channels is read.
+
+        Raises:
+            TooLarge: reading alone takes more than is allowed.
+        """
+        needed, allowed = held_bytes() + BYTES_PER_READ_VALUE * values, self._allowed()
+        if needed > allowed:
+            raise _too_large(f"Reading {name}, which promises {values} values,", needed, allowed)
 
     def prepare(self, image: ImageVolume, name: str = "The image") -> Prepared:
         """The image as the network sees it, all of it at once where memory allows.
@@ -148,10 +159,7 @@ class Predictor:
 
     def _may_hold(self, image: ImageVolume) -> bool:
         """Whether all of the prepared image fits beside what a prediction needs anyhow."""
-        held = held_bytes()
-        allowed = held + free_bytes()
-        if self.memory is not None:
-            allowed = min(allowed, self.memory)
+        held, allowed = held_bytes(), self._allowed()
         channels, voxels = len(image.array), prod(image.grid.shape_zyx)
         grid = respaced(image.grid, self.plan.spacing_zyx_mm)
         depth, height, width = (
@@ -166,12 +174,22 @@ class Predictor:
         whole = least + 4 * channels * prod(grid.shape_zyx)
         needed = least if self.plan.statistics else whole
         if needed > allowed:
-            raise TooLarge(
-                f"A prediction of {' x '.join(map(str, image.grid.shape_zyx))} voxels needs about "
-                f"{needed / 2**30:.1f} GiB of memory, and {allowed / 2**30:.1f} GiB are allowed",
-                "Allow more (--memory), close other programs, or take a larger machine.",
-            )
+            size = " x ".join(map(str, image.grid.shape_zyx))
+            raise _too_large(f"A prediction of {size} voxels", needed, allowed)
         return whole <= allowed
+
+    def _allowed(self) -> int:
+        """Bytes that this process may hold."""
+        there = held_bytes() + free_bytes()
+        return there if self.memory is None else min(there, self.memory)
+
+
+def _too_large(what: str, needed: int, allowed: int) -> TooLarge:
+    return TooLarge(
+        f"{what} needs about {needed / 2**30:.1f} GiB of memory, and {allowed / 2**30:.1f} GiB are"
+        " allowed",
+        "Allow more (--memory), close other programs, or take a larger machine.",
+    )
 
 
 class _Array:

@@ -20,6 +20,7 @@ from u2net_platform.errors import (
     NotWritable,
     StorageError,
     U2NetError,
+    UnsupportedFormat,
 )
 from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import Series, choose_series, holds_dicom, read_series
@@ -28,6 +29,7 @@ from u2net_platform.imaging.volume import (
     ImageVolume,
     LabelVolume,
     joined,
+    read_header,
     read_image,
     stem_of,
     write_labels,
@@ -87,6 +89,11 @@ def predict_paths(
     """
     cases = find_cases(inputs)
     _check_dicom(inputs, cases, output, series)
+    if len(labellers) > 1 and output.name.lower().endswith((*FILE_ENDINGS, SEG_ENDING)):
+        raise UnsupportedFormat(
+            f"{output} would be one file for {len(labellers)} domains",
+            "Name a folder; each domain gets one of its own in it.",
+        )
     if len(labellers) == 1:
         targets = {labellers[0].domain: _targets(inputs, cases, output)}
     else:
@@ -150,7 +157,7 @@ def _group_channels(files: list[Path]) -> list[Case]:
 def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence[str]) -> None:
     if cases[0].images == (inputs,) and inputs.is_dir():
         return
-    if output.suffix == SEG_ENDING:
+    if output.suffix.lower() == SEG_ENDING:
         raise NeedsDicom(
             f"{inputs} is no DICOM, and the SEG {output} would have no slices to refer to",
             f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
@@ -161,7 +168,7 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence
 
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
     if cases[0].images == (inputs,):
-        if output.suffix != SEG_ENDING:
+        if output.suffix.lower() != SEG_ENDING:
             stem_of(output)
         return {cases[0].id: output}
     return _in_folder(cases, output)
@@ -225,7 +232,7 @@ class _Made:
 
 def _write(target: Path, labels: LabelVolume, one: Labeller, series: list[Series]) -> None:
     names = one.predictor.plugin.spec.class_names
-    if target.suffix == SEG_ENDING:
+    if target.suffix.lower() == SEG_ENDING:
         from u2net_platform.imaging.dicom_seg import write_seg
 
         write_seg(target, labels, names, series[0], one.version)
@@ -237,9 +244,12 @@ def _read(one: Labeller, case: Case, uids: Sequence[str]) -> tuple[ImageVolume, 
     """The image, and the series that it is from."""
     folder = case.images[0]
     if not folder.is_dir():
+        headers = [header for path in case.images if (header := read_header(path))]
+        one.predictor.require_room(sum(header.values for header in headers), str(folder))
         return read_image(case.images), []
     modality = one.predictor.plugin.spec.modality
     series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
+    one.predictor.require_room(sum(chosen.values for chosen in series), str(folder))
     return joined([read_series(one) for one in series], [one.uid for one in series]), series
 
 

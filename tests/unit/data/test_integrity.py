@@ -13,6 +13,7 @@ from u2net_platform.data.integrity import check_image, digest_of_case, load_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import (
     BrokenPlugin,
+    ContradictoryLabel,
     DataError,
     EmptyImage,
     EmptyLabel,
@@ -138,3 +139,12 @@ def test_infinity_from_elsewhere_is_refused(plugin: DomainPlugin, write_case) ->
 def test_a_case_s_digest_follows_its_files(write_case) -> None:
     first, same = digest_of_case(write_case("a")), digest_of_case(write_case("a"))
     assert first == same != digest_of_case(write_case("a", label=np.ones(SHAPE)))
+
+
+def test_a_class_that_is_drawn_where_nobody_is_said_to_have_drawn_it_is_refused(
+    plugin: DomainPlugin, write_case
+) -> None:
+    rule = {"labels": ["gland"], "cases": ["a"]}
+    spec = plugin.spec.model_validate(plugin.spec.document() | {"unlabelled": [rule]})
+    with pytest.raises(ContradictoryLabel, match="gland"):
+        load_case(replace(plugin, spec=spec), write_case())

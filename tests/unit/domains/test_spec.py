@@ -64,3 +64,21 @@ def test_broken_toml_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path.write_text("name = ")
     with pytest.raises(BrokenPlugin, match=r"domain\.toml"):
         DomainSpec.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"geometry": {"spacing_zyx_mm": [float("inf"), 1, 1]}}, "spacing_zyx_mm"),
+        ({"plan": {"kernels_zyx": [[2, 3, 3]] * 6}}, "kernels_zyx"),
+        ({"plan": {"strides_zyx": [[3, 1, 1]] * 5}}, "strides_zyx"),
+        ({"plan": {"statistics": [{"mean": 0, "std": 0, "low": -1, "high": 1}]}}, "std"),
+        ({"plan": {"statistics": [{"mean": 0, "std": 1, "low": 1, "high": 1}]}}, "below high"),
+        ({"plan": {"statistics": [{"mean": float("nan"), "std": 1, "low": 0, "high": 1}]}}, "mean"),
+        ({"augmentation": {"scaling": [1.2, 0.8]}}, "scaling must ascend"),
+        ({"ignore": [256]}, "ignore"),
+        ({"labels": [{"name": "kidney", "values": [300]}]}, "values"),
+    ],
+)
+def test_figures_that_cannot_work_are_refused(change: dict[str, object], place: str) -> None:
+    assert place in fault_of(**change)

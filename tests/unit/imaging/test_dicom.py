@@ -140,6 +140,17 @@ def as_frames(header: pydicom.Dataset) -> None:
     header.PixelData *= 2
 
 
+def put(keyword: str, value: Any) -> Change:
+    """In the third slice, as no library that knows the standard writes it."""
+
+    def change(k: int, header: pydicom.Dataset) -> None:
+        if k == 2:
+            with pydicom.config.disable_value_validation():
+                setattr(header, keyword, value)
+
+    return change
+
+
 SLOPE = np.array([0.0, 0.0, 1.0])
 FAULTS: dict[str, tuple[Change, type[errors.DataError], str]] = {
     "uneven": (shift(lambda k: k % 2 * 0.5 * SLOPE), errors.UnevenSlices, "2.5 to 3.5 mm"),
@@ -153,6 +164,42 @@ FAULTS: dict[str, tuple[Change, type[errors.DataError], str]] = {
         only(2, lambda header: header.pop("ImagePositionPatient")),
         errors.MissingPosition,
         "IM",
+    ),
+    "no pixel size": (put("PixelSpacing", [0, 0]), errors.InvalidHeader, "PixelSpacing"),
+    "negative pixel size": (put("PixelSpacing", [-1, 1]), errors.InvalidHeader, "PixelSpacing"),
+    "one pixel size": (put("PixelSpacing", [1]), errors.InvalidHeader, "PixelSpacing"),
+    "four cosines": (
+        put("ImageOrientationPatient", [1, 0, 0, 0]),
+        errors.InvalidHeader,
+        "ImageOrientationPatient",
+    ),
+    "no cosines": (
+        put("ImageOrientationPatient", [0] * 6),
+        errors.InvalidHeader,
+        "ImageOrientationPatient",
+    ),
+    "two coordinates": (
+        put("ImagePositionPatient", [0, 0]),
+        errors.InvalidHeader,
+        "ImagePositionPatient",
+    ),
+    "slope of zero": (put("RescaleSlope", 0), errors.InvalidHeader, "RescaleSlope"),
+    "inverted": (
+        put("PhotometricInterpretation", "MONOCHROME1"),
+        errors.InvalidHeader,
+        "MONOCHROME1",
+    ),
+    "two modalities": (put("Modality", "OT"), errors.MixedSlices, "Modality"),
+    "two frames of reference": (
+        put("FrameOfReferenceUID", generate_uid()),
+        errors.MixedSlices,
+        "FrameOfReferenceUID",
+    ),
+    "signed and unsigned": (put("PixelRepresentation", 0), errors.MixedSlices, "Pixel"),
+    "one name for two": (
+        lambda k, header: setattr(header, "SOPInstanceUID", "1.2.3") if k < 2 else None,
+        errors.DuplicateSlices,
+        "SOPInstanceUID",
     ),
     "no pixels": (only(2, lambda header: header.pop("PixelData")), errors.NoImageData, "IM"),
     "only reports": (

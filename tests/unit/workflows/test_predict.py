@@ -1,3 +1,4 @@
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from u2net_platform.errors import (
     MissingFile,
     NeedsDicom,
     NotWritable,
+    TooLarge,
     UnreadableImage,
     UnsupportedFormat,
 )
@@ -298,3 +300,26 @@ def test_of_several_domains_one_may_fail(bright_predictor, folder, tmp_path) -> 
     fault = failure_of(results)
     assert fault is not None
     assert "a (broken): BrokenPlugin" in fault.message
+
+
+def test_one_file_for_two_domains_is_refused(bright_predictor, folder, tmp_path) -> None:
+    for name in ("both.dcm", "both.nii.gz"):
+        with pytest.raises((NeedsDicom, UnsupportedFormat)):
+            predict_paths([Labeller(bright_predictor)] * 2, folder, tmp_path / name, lambda _: None)
+        assert not (tmp_path / name).exists()
+
+
+def test_a_file_that_promises_more_than_memory_holds_is_refused_before_it_is_read(
+    bright_predictor, tmp_path
+) -> None:
+    path = tmp_path / "huge.nii"
+    SimpleITK.WriteImage(SimpleITK.Image(8, 8, 8, SimpleITK.sitkInt16), str(path))
+    header = bytearray(path.read_bytes())
+    struct.pack_into("<3h", header, 42, 20_000, 20_000, 20_000)
+    path.write_bytes(header)
+    results = predict_paths(
+        [Labeller(bright_predictor)], path, tmp_path / "out.nii.gz", lambda _: None
+    )
+    failure = failure_of(results)
+    assert isinstance(failure, TooLarge)
+    assert "promises 8000000000000 values" in failure.message
