@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
 from u2net_platform.tracking.recorder import Outcome
 
 OUTBOX_FILE = "outbox.jsonl"
+COPIES = re.compile(r"outbox-[0-9a-f]{32}")  # folders of files that wait, by their uuid4
 REST_SECONDS = 30.0  # between attempts while the server is down
 REST_FACTOR = 10  # and this many times as long as the last one took, so that training goes on
 SYNC_HINT = "Send it once the server is up: u2net model sync"
@@ -138,7 +140,8 @@ class OutboxRecorder:
                 recorder.finish(same[-1]["status"])
         self._file.unlink(missing_ok=True)
         for folder in self._file.parent.glob("outbox-*"):
-            shutil.rmtree(folder, ignore_errors=True)
+            if COPIES.fullmatch(folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _send_one(recorder: MLflowRecorder, call: str, entry: Entry) -> None:

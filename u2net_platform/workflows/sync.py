@@ -15,7 +15,9 @@ from u2net_platform.workflows.register import Registration, Sheet, register
 
 
 def send_outboxes(settings: Settings, on_note: Callable[[str], None]) -> list[str]:
-    """Send what waits of every run that is not running; returns the ids of these runs.
+    """Send what waits of every run of this home that is not running; returns their ids.
+
+    A run that was made elsewhere, as one of a bundle, has no folder below this home's.
 
     Raises:
         CatalogUnreachable: MLflow is down still; nothing is lost.
@@ -23,7 +25,8 @@ def send_outboxes(settings: Settings, on_note: Callable[[str], None]) -> list[st
     sent = []
     for run in Catalog.open(settings.database_url).runs.list():
         file = Path(run.directory) / OUTBOX_FILE
-        if run.status == "running" or not file.exists():
+        ours = file.resolve().is_relative_to(settings.runs_dir.resolve() / run.id)
+        if run.status == "running" or not ours or not file.exists():
             continue
         connect = partial(MLflowRecorder, settings, run.id, run.mlflow_run_id)
         if not OutboxRecorder(file, connect, on_note).send():

@@ -15,17 +15,15 @@ from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, find_run
 from u2net_platform.workflows.sync import send_outboxes
 
 
-@pytest.fixture
-def waiting(settings: Settings) -> Path:
+def outbox_of(settings: Settings, directory: str) -> Path:
     """The outbox of a run that ended while MLflow was down, from its first word to its last."""
     catalog = Catalog.open(settings.database_url)
     catalog.domains.add({"name": "heart"}, "heart", "a" * 64, "bundled")
-    directory = settings.runs_dir / "run-1"
-    directory.mkdir(parents=True)
+    Path(directory).mkdir(parents=True, exist_ok=True)
     catalog.runs.create(
         RunRecord(
             id="run-1", kind="train", mode="universal", domains=("heart",), recipe={}, seed=0,
-            fold=0, device="cpu", directory=str(directory), status="completed",
+            fold=0, device="cpu", directory=directory, status="completed",
         )
     )  # fmt: skip
     entries = [
@@ -33,14 +31,33 @@ def waiting(settings: Settings) -> Path:
         {"call": "log_points", "points": [["loss", 2.0, 1, 1000], ["loss", 1.0, 2, 2000]]},
         {"call": "finish", "status": "completed"},
     ]
-    outbox = directory / "outbox.jsonl"
+    outbox = Path(directory) / "outbox.jsonl"
     outbox.write_text("\n".join(json.dumps(entry) for entry in entries))
     return outbox
 
 
+@pytest.fixture
+def waiting(settings: Settings) -> Path:
+    return outbox_of(settings, str(settings.runs_dir / "run-1"))
+
+
+@pytest.mark.parametrize("directory", ["", "elsewhere", "home/runs/../../elsewhere"])
+def test_what_lies_outside_of_the_homes_runs_is_neither_sent_nor_removed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings.runs_dir.mkdir(parents=True)
+    outbox = outbox_of(settings, directory)
+    assert send_outboxes(settings, print) == []
+    assert outbox.exists()
+
+
 def test_what_waits_is_sent_once(settings: Settings, waiting: Path) -> None:
+    own, foreign = (waiting.with_name(f"outbox-{name}") for name in ("a" * 32, "of-mine"))
+    own.mkdir(), foreign.mkdir()
     assert send_outboxes(settings, print) == ["run-1"]
     assert not waiting.exists()
+    assert (own.exists(), foreign.exists()) == (False, True)
     assert send_outboxes(settings, print) == []
     client = MlflowClient(settings.mlflow_uri)
     found = find_run(client, "run-1")
