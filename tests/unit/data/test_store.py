@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,3 +135,36 @@ def test_a_case_without_label_is_not_prepared(
 ) -> None:
     with pytest.raises(MissingFile, match="a has no label"):
         store.prepare(plugin, plan, replace(cases[0], label=None))
+
+
+def test_a_kill_at_any_moment_leaves_whole_cases_and_the_next_run_completes(
+    store: PreparedStore, plugin: DomainPlugin, plan: Plan, cases: tuple[Case, ...], tmp_path: Path
+) -> None:
+    context = multiprocessing.get_context("fork")
+    whole = PreparedStore(tmp_path / "undisturbed")
+    started = time.monotonic()
+    expected = [whole.prepare(plugin, plan, case) for case in cases]
+    seconds = time.monotonic() - started
+    killed = 0
+    for part in np.linspace(0.02, 0.98, 12):
+        shutil.rmtree(store.root, ignore_errors=True)
+        process = context.Process(target=prepare_all, args=(store, plugin, plan, cases))
+        process.start()
+        process.join(part * seconds)
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+        prepare_all(store, plugin, plan, cases)
+        for case, other in zip(cases, expected, strict=True):
+            found = store.find(plugin, plan, case)
+            assert found is not None
+            assert np.array_equal(found.image, other.image)
+            assert np.array_equal(found.labels, other.labels)
+    assert killed > 3
+
+
+def prepare_all(
+    store: PreparedStore, plugin: DomainPlugin, plan: Plan, cases: tuple[Case, ...]
+) -> None:
+    for case in cases:
+        store.prepare(plugin, plan, case)
