@@ -1,12 +1,14 @@
-"""Prediction beside nnU-Net v2's predictor, from file to file, on the same volumes in one run.
+"""Prediction beside nnU-Net v2's predictor and MONAI's sliding window, in one run.
 
     .venv/bin/python -m pip install -c constraints.txt -e '.[peers]'
     .venv/bin/python benchmarks/prediction.py DATASET [--cases 2] [--threads 2]
 
-DATASET is an MSD task folder or an nnU-Net raw folder. Both sides read the files, resample to the
-same spacing, go over the volume in steps of half a patch without mirroring, and write labels; each
-has the network and the patch of its own plan. Weights are those that a network begins with, which
-takes as long. The ratio says how many times faster this project is.
+DATASET is an MSD task folder or an nnU-Net raw folder. nnU-Net and this project read the files,
+resample to the same spacing, go over the volume in steps of half a patch without mirroring, and
+write labels; each has the network and the patch of its own plan. Weights are those that a network
+begins with, which takes as long. The ratio says how many times faster this project is. The last
+columns compare the window alone, with our network, patch and batch on both sides: seconds
+on the first case, prepared.
 """
 
 from __future__ import annotations
@@ -18,17 +20,18 @@ from math import prod
 from pathlib import Path
 
 import torch
+from monai.inferers import sliding_window_inference
 from nnunet import Shared, share, their_network
 from torch import nn
 
-from u2net_platform.imaging.volume import read_header
+from u2net_platform.imaging.volume import read_header, read_image
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import build_network
 from u2net_platform.model.topology import Architecture
 from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
 from u2net_platform.workflows.train import topology_of
 
-CPU = torch.device("cpu")
+CPU, LAYOUT = torch.device("cpu"), torch.channels_last_3d
 
 
 def main() -> None:
@@ -45,17 +48,20 @@ def main() -> None:
         started = time.perf_counter()
         predict_theirs(shared, images, folder / "out")
         theirs = time.perf_counter() - started
+        monai, window = _windows(shared, images[0])
         patch = shared.their_plans.get_configuration("3d_fullres").patch_size
         headers = [header for image in images if (header := read_header(image))]
     voxels = sum(header.values for header in headers)
     print(
-        "| data set | cases | voxels | patch here | nnU-Net's | nnU-Net v2, s | here, s | ratio |"
+        "| data set | cases | voxels | patch here | nnU-Net's | nnU-Net v2, s | here, s | ratio "
+        "| MONAI's window, s | here, s | ratio |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---" * 11 + "|")
     print(
         f"| {arguments.dataset.name} | {len(images)} | {voxels / 1e6:.1f} M "
         f"| {_text(shared.plan.patch_zyx)} | {_text(patch)} "
-        f"| {theirs:.1f} | {ours:.1f} | {theirs / ours:.1f} |"
+        f"| {theirs:.1f} | {ours:.1f} | {theirs / ours:.1f} "
+        f"| {monai:.1f} | {window:.1f} | {monai / window:.1f} |"
     )
 
 
@@ -101,6 +107,30 @@ def predict_theirs(
     )
     names = [str(output / f"theirs-{image.name.split('.')[0]}") for image in images]
     predictor.predict_from_files_sequential([[str(image)] for image in images], names)
+
+
+def _windows(shared: Shared, image: Path) -> tuple[float, float]:
+    """Seconds of MONAI's sliding window and of ours over one prepared image."""
+    architecture, name = Architecture(), shared.plugin.name
+    topology = topology_of(shared.plugin.spec, shared.plan, architecture)
+    network = build_network(architecture, {name: topology}).eval()
+    predictor = Predictor(network, shared.plugin, shared.plan, CPU)
+    prepared = predictor.prepare(read_image([image]))
+    array = prepared.planes(0, prepared.grid.shape_zyx[0])
+    started = time.perf_counter()
+    with torch.inference_mode():
+        sliding_window_inference(
+            torch.tensor(array)[None],
+            shared.plan.patch_zyx,
+            shared.plan.batch_size,
+            lambda x: network(x.contiguous(memory_format=LAYOUT), domain=name).softmax(1),
+            overlap=0.5,
+            mode="gaussian",
+        ).argmax(1)
+    monai = time.perf_counter() - started
+    started = time.perf_counter()
+    predictor.predict_prepared(array)
+    return monai, time.perf_counter() - started
 
 
 def _text(sides: object) -> str:

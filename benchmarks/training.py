@@ -8,7 +8,8 @@ that data set. *Step*: forward, loss, backward and optimiser on one batch, in th
 layout, of the universal network, of this project's dense one (mode shared), and of nnU-Net's plain
 U-Net, with one loss and optimiser for all and without deep supervision. *Loop*: patches per second
 of the two training loops as they are, each with its own augmentation in one worker process. Ratios
-above 1 say how many times faster the universal network is.
+above 1 say how many times faster the universal network is. *Waiting* is the part of our loop in
+which the next batch was not there yet.
 """
 
 from __future__ import annotations
@@ -78,17 +79,17 @@ def main() -> None:
             lambda _: None,
         )  # fmt: skip
         domain = TrainingDomain(shared.plugin, plan, cases, ())
-        ours_loop = _our_loop(universal, {name: domain}, folder / "run", arguments.steps)
+        ours_loop, waiting = _our_loop(universal, {name: domain}, folder / "run", arguments.steps)
         their_loop = _their_loop(shared.their_plans, shared.their_description, arguments.steps)
     sides = "x".join(map(str, patch))
     print("| data set, patch, batch | universal step, s | dense / universal | nnU-Net / universal |"
-          " loop here, patches/s | loop nnU-Net | ratio |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|")
+          " loop here, patches/s | waiting | loop nnU-Net | ratio |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
     ours = seconds["universal"]
     print(
         f"| {arguments.dataset.name}, {sides}, {plan.batch_size} | {ours:.2f} "
         f"| {seconds['dense'] / ours:.1f} | {seconds['nnU-Net'] / ours:.1f} "
-        f"| {plan.batch_size / ours_loop:.2f} | {plan.batch_size / their_loop:.2f} "
+        f"| {plan.batch_size / ours_loop:.2f} | {waiting:.1%} | {plan.batch_size / their_loop:.2f} "
         f"| {their_loop / ours_loop:.1f} |"
     )
 
@@ -126,18 +127,20 @@ def _in_turn(sides: Mapping[str, _Side], x: Tensor, y: Tensor, repeats: int) -> 
 
 def _our_loop(
     network: UniversalUNet, domains: Mapping[str, TrainingDomain], folder: Path, steps: int
-) -> float:
-    """Seconds of a step of the whole loop."""
+) -> tuple[float, float]:
+    """Seconds of a step of the whole loop, and the part of them spent waiting for its batch."""
 
     class Clock:
         times: list[float] = []  # noqa: RUF012
+        working: list[float] = []  # noqa: RUF012
 
         def on_note(self, text: str) -> None: ...
 
         def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None: ...
 
-        def on_step(self, step: Step) -> None:  # noqa: ARG002
+        def on_step(self, step: Step) -> None:
             self.times.append(time.perf_counter())
+            self.working.append(step.seconds)
 
     recipe = Recipe.load("default", cycles=10 * (AHEAD + steps))
     owners = frozenset({"backbone", *domains})
@@ -145,7 +148,8 @@ def _our_loop(
     folder.mkdir()
     trainer = Trainer(network, domains, recipe, options, folder)
     trainer.run(Clock(), NullRecorder(), until=AHEAD + steps)
-    return (Clock.times[-1] - Clock.times[AHEAD - 1]) / steps
+    whole = Clock.times[-1] - Clock.times[AHEAD - 1]
+    return whole / steps, 1 - sum(Clock.working[AHEAD:]) / whole
 
 
 def _their_loop(plans: object, description: object, steps: int) -> float:
