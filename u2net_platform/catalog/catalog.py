@@ -11,6 +11,7 @@ from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.deployments import Deployments
 from u2net_platform.catalog.domains import Domains
 from u2net_platform.catalog.federations import Federations
+from u2net_platform.catalog.imports import Imports
 from u2net_platform.catalog.records import Slot, VersionRecord
 from u2net_platform.catalog.references import parse_reference
 from u2net_platform.catalog.runs import Runs
@@ -34,6 +35,7 @@ class Catalog:
         self.runs = Runs(database)
         self.versions = Versions(database)
         self.deployments = Deployments(database)
+        self.imports = Imports(database)
         self.federations = Federations(database)
 
     def find(self, reference: str) -> VersionRecord:

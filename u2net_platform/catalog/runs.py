@@ -32,10 +32,7 @@ class Runs:
         def work(session: Session) -> RunRecord:
             if session.get(RunRow, run.id) is not None:
                 raise Conflict(f"Run {run.id} exists already", "Resume it, or name another.")
-            row = _row(session, run)
-            session.add(row)
-            session.flush()
-            return _record(row)
+            return run_record(add_run(session, run))
 
         return self._database.write(work)
 
@@ -50,18 +47,20 @@ class Runs:
             row = _find(session, run_id)
             row.status, row.step = status, step
             row.ended_at = None if status == "running" else now()
-            return _record(row)
+            return run_record(row)
 
         return self._database.write(work)
 
     def get(self, run_id: str) -> RunRecord:
         """Raises UnknownRecord."""
-        return self._database.read(lambda session: _record(_find(session, run_id)))
+        return self._database.read(lambda session: run_record(_find(session, run_id)))
 
     def list(self) -> list[RunRecord]:
         """All runs, the latest first."""
         rows = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id)
-        return self._database.read(lambda session: [_record(row) for row in session.scalars(rows)])
+        return self._database.read(
+            lambda session: [run_record(row) for row in session.scalars(rows)]
+        )
 
 
 def _find(session: Session, run_id: str) -> RunRow:
@@ -71,7 +70,8 @@ def _find(session: Session, run_id: str) -> RunRow:
     return row
 
 
-def _row(session: Session, run: RunRecord) -> RunRow:
+def add_run(session: Session, run: RunRecord) -> RunRow:
+    """Raises UnknownDomain, UnknownRecord."""
     columns = run.model_dump(include=set(SAME_IN_ROW))
     for name in ("started_at", "ended_at"):
         columns[name] = columns[name] and columns[name].isoformat(timespec="microseconds")
@@ -88,10 +88,12 @@ def _row(session: Session, run: RunRecord) -> RunRow:
     if run.base_version is not None:
         domain, _, number = run.base_version.partition(":")
         row.base = RunBaseRow(version=find_version(session, domain, int(number)))
+    session.add(row)
+    session.flush()
     return row
 
 
-def _record(row: RunRow) -> RunRecord:
+def run_record(row: RunRow) -> RunRecord:
     base = f"{row.base.version.domain}:{row.base.version.number}" if row.base else None
     return RunRecord(
         **{name: getattr(row, name) for name in SAME_IN_ROW},

@@ -38,7 +38,7 @@ class Versions:
         Raises:
             UnknownDomain, UnknownRecord: the domain or the run is not in the catalog.
         """
-        return self._database.write(lambda session: _record(_publish(session, new)))
+        return self._database.write(lambda session: version_record(add_version(session, new)))
 
     def get(self, domain: str, number: int | None = None) -> VersionRecord:
         """One version of a domain; the latest, if no number is given.
@@ -46,7 +46,9 @@ class Versions:
         Raises:
             UnknownDomain, UnknownRecord
         """
-        return self._database.read(lambda session: _record(find_version(session, domain, number)))
+        return self._database.read(
+            lambda session: version_record(find_version(session, domain, number))
+        )
 
     def by_backbone(self, digest: str, page: Page = EVERYTHING) -> list[VersionRecord]:
         """All versions that share a backbone, by domain and number."""
@@ -69,7 +71,7 @@ class Versions:
             find_domain(session, domain, hold=True)
             row = find_version(session, domain, number)
             row.metrics = {**row.metrics, **metrics}
-            return _record(row)
+            return version_record(row)
 
         return self._database.write(work)
 
@@ -164,7 +166,7 @@ def find_version(session: Session, domain: str, number: int | None) -> VersionRo
     return row
 
 
-def _publish(session: Session, new: NewVersion) -> VersionRow:
+def add_version(session: Session, new: NewVersion) -> VersionRow:
     # The domain's row is held first, so that numbers are given out one at a time.
     find_domain(session, new.domain, hold=True)
     if session.get(RunRow, new.run_id) is None:
@@ -206,10 +208,10 @@ def _records(
     ids = rows.with_only_columns(VersionRow.id).order_by(*order)
     ids = ids.limit(page.limit).offset(page.offset)
     cut = select(VersionRow).where(VersionRow.id.in_(ids.scalar_subquery())).order_by(*order)
-    return [_record(row) for row in session.scalars(cut)]
+    return [version_record(row) for row in session.scalars(cut)]
 
 
-def _record(row: VersionRow) -> VersionRecord:
+def version_record(row: VersionRow) -> VersionRecord:
     return VersionRecord(
         id=row.id,
         domain=row.domain,

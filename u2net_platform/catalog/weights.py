@@ -29,14 +29,7 @@ class WeightStore:
         Raises:
             NotWritable, DiskFull: nothing was stored.
         """
-        from safetensors.torch import save
-
-        # A copy each: safetensors refuses tensors that share memory or are not contiguous.
-        plain = {
-            name: tensors[name].detach().to("cpu", copy=True).contiguous()
-            for name in sorted(tensors)
-        }
-        content = save(plain)
+        content = serialised(tensors)
         digest = hashlib.sha256(content).hexdigest()
         path = self.path(digest)
         if not path.exists() or digest_of_file(path) != digest:
@@ -68,3 +61,15 @@ class WeightStore:
                 "Restore the file from a backup, or train again.",
             )
         return load(content)
+
+
+def serialised(tensors: dict[str, Tensor]) -> bytes:
+    """The bytes of a file of these tensors: the same for the same tensors."""
+    from safetensors.torch import save
+
+    # A copy each: safetensors refuses tensors that share memory or are not contiguous.
+    plain = {
+        name: tensors[name].detach().to("cpu", copy=True).contiguous() for name in sorted(tensors)
+    }
+    content: bytes = save(plain)
+    return content
