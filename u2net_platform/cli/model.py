@@ -107,6 +107,35 @@ def verify_versions(
     emit({"versions": found}, _verifications, failure if faulty else None)
 
 
+@app.command("check")
+def check(
+    backbone: Annotated[str, typer.Argument(help="A version, for its backbone: heart:3.")],
+    domain: Annotated[str, typer.Argument(help="A version, for its domain's part: liver:1.")],
+    _json: Json = False,
+) -> None:
+    """Say whether the domain's part of one version fits the backbone of another; and if not, why.
+
+    \b
+    Examples:
+      u2net model check heart:3 liver:1
+    """
+    from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.errors import IncompatibleParts
+    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.compatibility import misfits
+
+    catalog = Catalog.open(Settings().database_url)
+    base, part = catalog.find(backbone), catalog.find(domain)
+    reasons = misfits(part, base, part.reference)
+    failure = IncompatibleParts(
+        f"{part.reference} does not fit the backbone of {base.reference}: {'; '.join(reasons)}",
+        f"Train the domain on it: u2net adapt {part.domain} --from {base.reference}",
+    )
+    data = {"backbone": base.reference, "domain": part.reference, "reasons": reasons}
+    sentence = f"{part.reference} {'does not fit' if reasons else 'fits'} {base.reference}"
+    emit(data, lambda _: sentence, failure if reasons else None)
+
+
 @app.command("parameters")
 def parameters(
     domains: Annotated[

@@ -22,7 +22,7 @@ from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
-from u2net_platform.model.topology import LEVELS, Architecture, Topology
+from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
@@ -30,6 +30,7 @@ from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
+from u2net_platform.workflows.compatibility import fitting, geometry_of
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.verify import take_probe
@@ -293,21 +294,21 @@ class _Run:
         one = self.prepared[name]
         curve = trainer.curves.get(f"dice/{name}")
         topology = topology_of(one.plugin.spec, one.plan, network.architecture)
-        return self.catalog.versions.publish(
-            NewVersion(
-                domain=name,
-                backbone_digest=backbone,
-                backbone_architecture=network.architecture.model_dump(mode="json"),
-                domain_digest=store.put(network.owner_state(name)),
-                spec=one.plugin.spec.document(),
-                plugin_digest=one.plugin.digest,
-                plan=one.plan.model_dump(mode="json"),
-                run_id=self.run_id,
-                architecture=topology.model_dump(mode="json"),
-                metrics={"validation": {"dice": curve[-1][1]}} if curve else {},
-                probe=take_probe(network, name, store),
-            )
+        new = NewVersion(
+            domain=name,
+            backbone_digest=backbone,
+            backbone_architecture=network.architecture.model_dump(mode="json"),
+            domain_digest=store.put(network.owner_state(name)),
+            spec=one.plugin.spec.document(),
+            plugin_digest=one.plugin.digest,
+            plan=one.plan.model_dump(mode="json"),
+            run_id=self.run_id,
+            architecture=topology.model_dump(mode="json"),
+            metrics={"validation": {"dice": curve[-1][1]}} if curve else {},
+            probe=take_probe(network, name, store),
         )
+        fitting(new, new, f"a version of {name}")
+        return self.catalog.versions.publish(new)
 
 
 def architecture_of(request: Request) -> Architecture:
@@ -321,12 +322,12 @@ def architecture_of(request: Request) -> Architecture:
 
 def topology_of(spec: DomainSpec, plan: Plan, architecture: Architecture) -> Topology:
     """The domain's own geometry; in the paper's architecture all have the same."""
-    paper = architecture.name == "paper"
+    kernels, strides = geometry_of(plan, architecture)
     return Topology(
         in_channels=len(spec.channels),
         classes=spec.classes,
-        kernels_zyx=((3, 3, 3),) * LEVELS if paper else plan.kernels_zyx,
-        strides_zyx=((2, 2, 2),) * (LEVELS - 1) if paper else plan.strides_zyx,
+        kernels_zyx=kernels,
+        strides_zyx=strides,
     )
 
 

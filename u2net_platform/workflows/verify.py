@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +17,7 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.errors import U2NetError
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import tensors_digest
+from u2net_platform.model.topology import Topology
 from u2net_platform.workflows.versions import load_network
 
 Output = Literal["same", "other machine", "no probe", "changed", "unknown"]
@@ -42,16 +43,27 @@ class Verification:
 
 def take_probe(network: UniversalUNet, domain: str, store: WeightStore) -> dict[str, Any]:
     """Store noise that has the shape of a small patch, and note what the network makes of it."""
-    topology = network.topology(domain)
-    shape_zyx = [2 * prod(stride[axis] for stride in topology.strides_zyx) for axis in range(3)]
-    noise = torch.randn(
-        1, topology.in_channels, *shape_zyx, generator=torch.Generator().manual_seed(0)
-    )
+    shape = probe_shape(network.topology(domain))
+    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
     return {
         "input": store.put({"image": noise}),
         "output": _output_digest(network, domain, noise),
         "machine": machine(),
     }
+
+
+def probe_shape(topology: Topology) -> tuple[int, ...]:
+    """Of a probe of such a domain, b c z y x."""
+    sides = (2 * prod(stride[axis] for stride in topology.strides_zyx) for axis in range(3))
+    return (1, topology.in_channels, *sides)
+
+
+def prove(
+    network: UniversalUNet, domain: str, probe: Mapping[str, Any], image: torch.Tensor
+) -> tuple[Output, str]:
+    """What the network makes of its probe now, held against what was noted; with its digest."""
+    digest = _output_digest(network, domain, image)
+    return _compare(probe, digest), digest
 
 
 def verify(
@@ -81,8 +93,7 @@ def _verify(store: WeightStore, record: VersionRecord) -> Verification:
             output = "no probe"
         else:
             image = store.get(record.probe["input"])["image"]
-            digest = _output_digest(network, record.domain, image)
-            output = _compare(record.probe, digest)
+            output, digest = prove(network, record.domain, record.probe, image)
     except U2NetError as error:
         fault = f"{error.error_code}: {error.message}"
     if output == "changed":
@@ -92,7 +103,7 @@ def _verify(store: WeightStore, record: VersionRecord) -> Verification:
     )
 
 
-def _compare(probe: dict[str, Any], digest: str) -> Output:
+def _compare(probe: Mapping[str, Any], digest: str) -> Output:
     if digest == probe["output"]:
         return "same"
     return "changed" if probe["machine"] == machine() else "other machine"

@@ -17,9 +17,9 @@ from u2net_platform.errors import DomainError, IncompatibleParts
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
-from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import load_added
+from u2net_platform.workflows.compatibility import fitting
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,8 @@ def load_network(store: WeightStore, record: VersionRecord) -> UniversalUNet:
         MissingFile, DigestMismatch: its weights are gone or altered.
         IncompatibleParts: they do not fit together.
     """
-    network = build_network(
-        Architecture.model_validate(record.backbone_architecture),
-        {record.domain: Topology.model_validate(record.architecture)},
-    )
+    architecture, topology = fitting(record, record, record.reference)
+    network = build_network(architecture, {record.domain: topology})
     network.load_owner(BACKBONE, store.get(record.backbone_digest))
     network.load_owner(record.domain, store.get(record.domain_digest))
     return network

@@ -91,6 +91,15 @@ def test_lineage_is_asked_by_a_version_or_by_a_digest(u2net) -> None:
     assert data(u2net("catalog", "query", "data", "abcdef", "--json")) == []
 
 
+def test_a_check_says_whether_two_parts_fit_and_why_not(u2net, publish_bright) -> None:
+    assert "bright:2 fits bright:1" in u2net("model", "check", "bright:1", "bright:2")
+    publish_bright(backbone_digest="f" * 64)
+    refused = json.loads(u2net("model", "check", "bright:4", "bright:1", "--json", exit_code=8))
+    assert refused["error_code"] == "IncompatibleParts"
+    (reason,) = refused["data"]["reasons"]
+    assert "this is ffffffffffff" in reason
+
+
 def test_gc_tells_what_it_would_remove(u2net, settings) -> None:
     stray = settings.weights_dir / f"{'0' * 64}.safetensors"
     stray.write_bytes(b"1" * 2048)
