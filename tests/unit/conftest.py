@@ -137,7 +137,7 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
         }
         run = RunRecord(
             id=plugin.digest, kind="train", mode="joint", domains=("bright",), recipe={},
-            seed=7, fold=1, device="cpu", directory="r",
+            seed=7, fold=1, device="cpu", directory="r", status="completed",
             fingerprints={"bright": {"split": split, "data_digest": "e" * 64}},
         )  # fmt: skip
         with suppress(Conflict):  # it has published before

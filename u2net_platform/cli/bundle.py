@@ -67,7 +67,13 @@ def import_(
         talk("The bundle is not signed: who made it is not known.")
     signed = f", signed by {done.signer}" if done.signer else ""
     there = "" if done.new else ", which was there already"
-    data = {"version": done.record, "signer": done.signer, "new": done.new}
+    if done.added:
+        talk(f"{done.record.reference} got scores that it lacked: {', '.join(done.added)}")
+    if done.kept:
+        talk(f"Not taken over, as it has others: {', '.join(done.kept)}")
+    data = {"version": done.record} | {
+        name: getattr(done, name) for name in ("signer", "new", "added", "kept")
+    }
     emit(data, lambda _: f"{bundle} is {done.record.reference}{there}{signed}")
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
+import struct
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from u2net_platform.catalog.references import REFERENCE
 from u2net_platform.errors import (
     BundleAltered,
     BundleSchema,
@@ -42,6 +44,7 @@ REQUIRED = (
 )
 OPTIONAL = ("probe.safetensors", "pictures.png")
 LARGEST_BYTES = 1 << 30
+ENCRYPTED = 0x1  # of a member's flags
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a ZIP file can hold
 
 
@@ -58,7 +61,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int
-    version: str
+    version: Annotated[str, Field(pattern=f"^({REFERENCE.pattern})$")]
     members: dict[str, Entry]
 
 
@@ -152,7 +155,7 @@ def _parts(path: Path) -> dict[str, bytes]:
             if len(set(names)) < len(names):
                 raise _unsafe(path, "a member that is there twice")
             return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, struct.error, OSError) as error:
         raise _altered(path, f"it is no whole ZIP file ({error})") from error
 
 
@@ -163,6 +166,8 @@ def _refuse_unsafe(path: Path, one: zipfile.ZipInfo, size: int) -> None:
         raise _unsafe(path, f"a link named {one.filename!r}")
     if one.compress_type != zipfile.ZIP_STORED or one.compress_size != one.file_size:
         raise _unsafe(path, f"compressed data in {one.filename!r}")
+    if one.flag_bits & ENCRYPTED:
+        raise _unsafe(path, f"an encrypted member, {one.filename!r}")
     if one.file_size > size:
         raise _unsafe(path, f"{one.filename!r}, larger than the file that holds it")
 

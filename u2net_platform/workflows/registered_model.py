@@ -11,22 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load
 
-from u2net_platform.data.plan import Plan
 from u2net_platform.domains.discovery import load_plugin
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import DomainError, IncompatibleParts, InvalidDataset
 from u2net_platform.imaging.volume import LabelVolume, read_image, write_labels
 from u2net_platform.inference.device import choose_device
 from u2net_platform.inference.predictor import Predictor
-from u2net_platform.model.network import build_network
-from u2net_platform.model.partition import BACKBONE
-from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.bundle import Provenance
-from u2net_platform.workflows.bundle_file import Contents, read_bundle
+from u2net_platform.workflows.bundle_file import read_bundle
+from u2net_platform.workflows.bundle_parts import Parts, parts_of
 from u2net_platform.workflows.predict import find_cases
 
 if TYPE_CHECKING:
@@ -72,28 +66,18 @@ def _load_pyfunc(path: str) -> RegisteredModel:
 
     Raises:
         BundleAltered, BundleUnsafe, BundleSchema: its bundle is not as it was written.
-        IncompatibleParts: it was made with a plugin's code that is not on this machine.
+        InvalidSpec, IncompatibleParts: its parts do not fit together, or it was made with a
+            plugin's code that is not on this machine.
     """
     contents = read_bundle(Path(path) / BUNDLE_FILE)
-    members = contents.members
-    made = Provenance.model_validate_json(members["provenance.json"])
-    network = build_network(
-        Architecture.model_validate(made.backbone_architecture),
-        {made.domain: Topology.model_validate(made.architecture)},
-    )
-    network.load_owner(BACKBONE, load(members["backbone.safetensors"]))
-    network.load_owner(made.domain, load(members["domain.safetensors"]))
-    plan = Plan.model_validate_json(members["plan.json"])
-    plugin = _plugin(contents, made.plugin_digest)
-    return RegisteredModel(Predictor(network, plugin, plan, choose_device("auto")))
+    parts = parts_of(contents, contents.manifest.version)
+    plugin = _plugin(contents.manifest.version, parts)
+    return RegisteredModel(Predictor(parts.network, plugin, parts.plan, choose_device("auto")))
 
 
-def _plugin(contents: Contents, digest: str) -> DomainPlugin:
+def _plugin(version: str, parts: Parts) -> DomainPlugin:
     """The bundle's spec, with hooks from disk where the version was made with some."""
-    import json
-
-    version = contents.manifest.version
-    spec = DomainSpec.parse(json.loads(contents.members["spec.json"]), f"the spec of {version}")
+    spec, digest = parts.spec, parts.new.plugin_digest
     plain = DomainPlugin(spec, Path())
     if plain.digest == digest:
         return plain

@@ -9,23 +9,27 @@ import stat
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 from typer.testing import CliRunner
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.catalog.weights import WeightStore, serialised
 from u2net_platform.cli.app import app
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import (
     BundleAltered,
     BundleSchema,
     BundleUnsafe,
     BundleUntrusted,
     IncompatibleParts,
+    IntegrityError,
     InvalidKey,
     InvalidSpec,
     MissingFile,
@@ -40,6 +44,7 @@ from u2net_platform.workflows.verify import take_probe, verify
 from u2net_platform.workflows.versions import load_predictor
 
 Parts = dict[str, bytes]
+Tensors = dict[str, torch.Tensor]
 CPU = torch.device("cpu")
 
 
@@ -146,6 +151,69 @@ def edit(member: str, **values: Any) -> Callable[[Parts], None]:
     return lambda parts: parts.__setitem__(member, changed(parts[member], **values))
 
 
+def inside(member: str, *path: str, to: Any) -> Callable[[Parts], None]:
+    """Set a value deep within a member."""
+
+    def work(parts: Parts) -> None:
+        content = json.loads(parts[member])
+        place = content
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = to
+        parts[member] = json.dumps(content).encode()
+
+    return work
+
+
+def origin(*path: str, to: Any) -> Callable[[Parts], None]:
+    return inside("provenance.json", *path, to=to)
+
+
+def tensors(owner: str, change: Callable[[Tensors], None]) -> Callable[[Parts], None]:
+    """Other weights, and their digest in the version's origin to match."""
+
+    def work(parts: Parts) -> None:
+        state = load(parts[f"{owner}.safetensors"])
+        change(state)
+        parts[f"{owner}.safetensors"] = content = serialised(state)
+        made, digest = json.loads(parts["provenance.json"]), hashlib.sha256(content).hexdigest()
+        if owner == "probe":
+            made["probe"]["input"] = digest
+        else:
+            made[f"{owner}_digest"] = digest
+        parts["provenance.json"] = json.dumps(made).encode()
+
+    return work
+
+
+def with_nan(state: Tensors) -> None:
+    next(iter(state.values())).view(-1)[0] = torch.nan
+
+
+def another_labels(parts: Parts) -> None:
+    """A spec of one class more, with the digest of a plugin that has no code."""
+    spec = json.loads(parts["spec.json"])
+    spec["labels"].append({"name": "other", "values": [2]})
+    respecified(spec, parts)
+
+
+def another_spacing(parts: Parts) -> None:
+    respecified(json.loads(parts["spec.json"]) | {"geometry": {"spacing_zyx_mm": [9, 9, 9]}}, parts)
+
+
+def two_channels(parts: Parts) -> None:
+    respecified(json.loads(parts["spec.json"]) | {"channels": ["T1", "T2"]}, parts)
+
+
+def respecified(spec: dict[str, Any], parts: Parts) -> None:
+    parts["spec.json"] = json.dumps(spec).encode()
+    digest = DomainPlugin(DomainSpec.parse(spec, "test"), Path()).digest
+    origin("plugin_digest", to=digest)(parts)
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+# The base point. One of small order, as 00...00 is, takes zeros for a signature of some messages.
+KEY = "58" + "66" * 31
 STRANGE = save({"weight": torch.ones(3)})
 # What was done to it, whether its list was made to agree, and the name of the refusal.
 HOSTILE = {
@@ -176,13 +244,83 @@ HOSTILE = {
     "a spec that was changed": (edit("spec.json", description="x"), True, IncompatibleParts),
     "a plan that is none": (edit("plan.json", patch_zyx=[1]), True, BundleAltered),
     "a probe it does not make so": (
-        lambda parts: put("provenance.json", parts["provenance.json"].replace(
-            b'"output": "', b'"output": "0'))(parts), True, IncompatibleParts,
+        origin("probe", "output", to="0" * 64), True, IncompatibleParts,
     ),
+    "a probe left out": (origin("probe", to=None), True, BundleAltered),
+    "a probe without its parts": (origin("probe", to={}), True, BundleAltered),
+    "no input of the probe": (drop("probe.safetensors"), True, IncompatibleParts),
+    "a probe of another size": (
+        tensors("probe", lambda one: one.update(image=torch.zeros(1, 1, 4, 4, 4))), True,
+        IncompatibleParts,
+    ),
+    "a spec of other classes": (another_labels, True, IncompatibleParts),
+    "a spec of other channels": (two_channels, True, IncompatibleParts),
+    "a spec of another spacing": (another_spacing, True, IncompatibleParts),
+    "a plan of other strides": (
+        edit("plan.json", strides_zyx=[[1, 1, 1]] * 5), True, IncompatibleParts,
+    ),
+    "a plan of other kernels": (
+        edit("plan.json", kernels_zyx=[[1, 3, 3]] * 6), True, IncompatibleParts,
+    ),
+    "a plan of a huge patch": (
+        edit("plan.json", patch_zyx=[10**6] * 3), True, IncompatibleParts,
+    ),
+    "a plan without extent": (edit("plan.json", patch_zyx=[0, 8, 8]), True, IncompatibleParts),
+    "a plan without spacing": (
+        edit("plan.json", spacing_zyx_mm=[0, 1, 1]), True, IncompatibleParts,
+    ),
+    "a plan of words": (edit("plan.json", batch_size="2"), True, BundleAltered),
+    "a very large network": (
+        origin("architecture", "classes", to=10**8), True, IncompatibleParts,
+    ),
+    "very large kernels": (
+        origin("architecture", "kernels_zyx", to=[[10**4] * 3] * 6), True, IncompatibleParts,
+    ),
+    "kernels that are none": (origin("architecture", "kernels_zyx", to=[1]), True, BundleAltered),
+    "an architecture that is none": (
+        origin("backbone_architecture", "name", to="x"), True, BundleAltered,
+    ),
+    "another architecture": (
+        origin("backbone_architecture", "convolutions", to="dense"), True, IncompatibleParts,
+    ),
+    "a huge common patch": (
+        origin("backbone_architecture", to={"name": "paper", "common_patch_zyx": [10**5] * 3}),
+        True, IncompatibleParts,
+    ),
+    "NaN in the backbone": (tensors("backbone", with_nan), True, IncompatibleParts),
+    "NaN in the domain": (tensors("domain", with_nan), True, IncompatibleParts),
+    "scores that are words": (edit("metrics.json", test="great"), True, BundleAltered),
+    "scores that are none": (edit("metrics.json", test={}), True, BundleAltered),
+    "a Dice above 1": (
+        inside("metrics.json", "test", "overall", "dice", to=7.5), True, BundleAltered,
+    ),
+    "an infinite score": (
+        put("metrics.json", b'{"validation": {"dice": 1e999}}'), True, BundleAltered,
+    ),
+    "scores of unknown classes": (
+        inside("metrics.json", "test", "classes", to={"tail": {}}), True, IncompatibleParts,
+    ),
+    "half a character": (put("metrics.json", b'{"x": "\\ud800"}'), True, BundleAltered),
+    "a deep spec": (put("spec.json", DEEP), True, BundleAltered),
+    "deep scores": (put("metrics.json", DEEP), True, BundleAltered),
+    "a deep list": (put("manifest.json", DEEP), False, BundleAltered),
+    "a seed that no database holds": (origin("run", "seed", to=10**30), True, BundleAltered),
+    "a long name of a run": (origin("run", "id", to="a" * 65), True, BundleAltered),
+    "a run that climbs out": (origin("run", "id", to="../../x"), True, BundleAltered),
+    "a run that still runs": (origin("run", "status", to="running"), True, BundleAltered),
+    "a run of other domains": (origin("run", "domains", to=["heart"]), True, IncompatibleParts),
+    "a fingerprint of words": (
+        origin("run", "fingerprints", to={"bright": {"data_digest": 7}}), True, BundleAltered,
+    ),
+    "a fingerprint with names of cases": (
+        origin("run", "fingerprints", to={"bright": {"split": {"test": ["Doe"]}}}), True,
+        BundleAltered,
+    ),
+    "a version's name that is none": (edit("manifest.json", version="x y"), False, BundleAltered),
     "an origin that is none": (put("provenance.json", b"{}"), True, BundleAltered),
     "a wrong signature": (
         put("signature.json", json.dumps(
-            {"algorithm": "Ed25519", "public_key": "00" * 32, "signature": "00" * 64}
+            {"algorithm": "Ed25519", "public_key": KEY, "signature": "00" * 64}
         ).encode()), True, BundleUntrusted,
     ),
     "a signature that is none": (put("signature.json", b"{}"), True, BundleUntrusted),
@@ -205,6 +343,91 @@ def test_what_was_tampered_with_is_refused_by_name_and_leaves_no_version(
     assert type(caught.value) is error
     catalog = Catalog.open(elsewhere.database_url)
     assert (catalog.versions.list(), catalog.domains.list()) == ([], [])
+    assert not elsewhere.weights_dir.exists()
+
+
+def test_what_is_local_to_a_machine_is_not_taken_from_a_bundle(
+    settings, elsewhere: Settings, bundle: Path
+) -> None:
+    import_bundle(elsewhere, bundle)
+    parts = parts_of(bundle)
+    spoilt = {"directory": "/etc", "mlflow_run_id": "7" * 32, "base_version": "bright:1"}
+    for key, value in spoilt.items():
+        origin("run", key, to=value)(parts)
+    origin("run", "id", to="forged")(parts)
+    edit("plan.json", batch_size=3)(parts)
+    write(bundle, parts)
+    done = import_bundle(elsewhere, bundle)
+    run = Catalog.open(elsewhere.database_url).runs.get(done.record.run_id)
+    assert (done.record.reference, run.id) == ("bright:2", "forged")
+    assert (run.directory, run.mlflow_run_id, run.base_version) == ("", None, None)
+
+
+def test_a_run_of_the_same_name_that_is_another_gets_another_name(
+    elsewhere: Settings, bundle: Path
+) -> None:
+    first = import_bundle(elsewhere, bundle).record.run_id
+    parts = parts_of(bundle)
+    origin("run", "seed", to=8)(parts)
+    edit("plan.json", batch_size=3)(parts)
+    write(bundle, parts)
+    second = import_bundle(elsewhere, bundle).record.run_id
+    assert second != first
+    assert len(second) <= 64
+    edit("plan.json", batch_size=4)(parts)
+    write(bundle, parts)
+    assert import_bundle(elsewhere, bundle).record.run_id == second
+
+
+def test_scores_that_a_version_lacks_come_with_a_later_bundle_and_others_stay(
+    settings, elsewhere: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    parts = parts_of(bundle)
+    scores = parts["metrics.json"]
+    put("metrics.json", b"{}")(parts)
+    write(tmp_path / "unevaluated", parts)
+    assert "test" not in import_bundle(elsewhere, tmp_path / "unevaluated").record.metrics
+    done = import_bundle(elsewhere, bundle)
+    assert (done.new, done.added, done.kept) == (False, ("test",), ())
+    assert done.record.metrics["test"] == json.loads(scores)["test"]
+    put("metrics.json", scores.replace(b"0.912", b"0.999"))(parts)
+    write(tmp_path / "praised", parts)
+    done = import_bundle(elsewhere, tmp_path / "praised")
+    assert (done.new, done.added, done.kept) == (False, (), ("test",))
+    assert done.record.metrics["test"] == json.loads(scores)["test"]
+
+
+def test_imported_by_many_at_once_it_is_one_version(elsewhere: Settings, bundle: Path) -> None:
+    Catalog.open(elsewhere.database_url)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: import_bundle(elsewhere, bundle), range(4)))
+    assert sorted(one.new for one in done) == [False, False, False, True]
+    assert {one.record.reference for one in done} == {"bright:1"}
+    assert len(Catalog.open(elsewhere.database_url).runs.list()) == 1
+
+
+def test_an_encrypted_member_is_refused(elsewhere: Settings, bundle: Path) -> None:
+    raw = bytearray(bundle.read_bytes())
+    raw[raw.rindex(b"PK\x01\x02") + 8] |= 1  # the flag in the directory at the end
+    bundle.write_bytes(raw)
+    with pytest.raises(BundleUnsafe, match="encrypted"):
+        import_bundle(elsewhere, bundle)
+
+
+def test_whatever_byte_of_its_frame_is_altered_the_refusal_has_a_name(
+    elsewhere: Settings, bundle: Path
+) -> None:
+    parts = {name: one for name, one in parts_of(bundle).items() if name.endswith("json")}
+    write(bundle, parts)  # without weights: it would be refused for that at the latest
+    whole = bundle.read_bytes()
+    places = random.Random(0).sample(range(len(whole)), 300)
+    frame = range(whole.index(b"PK\x01\x02"), len(whole))
+    for place in [*places, *frame]:
+        spoilt = bytearray(whole)
+        spoilt[place] ^= 1 << place % 8
+        bundle.write_bytes(spoilt)
+        with pytest.raises(IntegrityError):
+            read_bundle(bundle)
 
 
 def test_what_is_no_whole_zip_is_refused(bundle: Path, elsewhere: Settings) -> None:
