@@ -14,6 +14,8 @@ from pathlib import Path
 
 from u2net_platform.errors import DiskFull, NotWritable, RunBusy, StorageError
 
+TEMPORARY = ".tmp-"  # how the name of what is being written begins
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -27,7 +29,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         suffix = "".join(target.suffixes)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=suffix, dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -53,7 +55,7 @@ def atomic_directory(target: Path) -> Iterator[Path]:
     """
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))
         try:
             yield temporary
             for path in temporary.iterdir():

@@ -1,17 +1,22 @@
-"""Remove files of weights that no version, and no round of a federation, names."""
+"""Remove weights that nothing names, and what killed processes left half-written."""
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.files import storage_errors
+from u2net_platform.errors import Conflict
+from u2net_platform.files import TEMPORARY, storage_errors
 from u2net_platform.settings import Settings
 
 # A version's files are there before its row: what is younger may belong to one being published.
 GRACE_HOURS = 24.0
+WEIGHTS = re.compile(r"[0-9a-f]{64}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -25,28 +30,44 @@ class Garbage:
 def collect_garbage(
     settings: Settings, dry_run: bool, grace_hours: float = GRACE_HOURS
 ) -> list[Garbage]:
-    """Find files that no version names and nobody wrote within `grace_hours`; remove them.
+    """Find what no version names, and what a killed process left half-written, both older than
+    `grace_hours`; remove it. Whatever is no file or folder of ours stays.
 
     Raises:
         NotWritable: a file cannot be removed.
         CatalogUnreachable: what is named is not known, so nothing is removed.
+        Conflict: the catalog names nothing at all though there are weights; nothing is removed.
     """
-    folder = settings.weights_dir
     # The files first, the catalog after: what is published in between is named.
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    weights = sorted(settings.weights_dir.glob("*"))
+    left = sorted(settings.prepared_dir.glob("*/.tmp-*"))
     catalog = Catalog.open(settings.database_url)
     named = catalog.versions.digests_of_files() | catalog.federations.backbones()
+    stored = [path for path in weights if WEIGHTS.fullmatch(path.name)]
+    if stored and not named:
+        raise Conflict(
+            f"The catalog names no version, but {settings.weights_dir} has weights",
+            "Set U2NET_CATALOG_URL to their catalog, or remove the folder by hand.",
+        )
+    nameless = [path for path in stored if path.stem not in named]
+    left += [path for path in weights if path.name.startswith(TEMPORARY)]
     oldest = time.time() - grace_hours * 3600
-    found = []
-    for path in files:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.name.partition(".")[0] in named or stat.st_mtime > oldest:
-            continue
-        if not dry_run:
-            with storage_errors(path):
+    return [found for path in nameless + left if (found := _old(path, oldest, dry_run))]
+
+
+def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:
+    """What lies there, removed unless `dry_run`; None if it is young, or gone already."""
+    try:
+        parts = [path, *path.rglob("*")]
+        stats = [part.lstat() for part in parts]
+    except FileNotFoundError:
+        return None
+    if max(stat.st_mtime for stat in stats) > oldest:
+        return None
+    if not dry_run:
+        with storage_errors(path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink(missing_ok=True)
-        found.append(Garbage(path, stat.st_size))
-    return found
+    return Garbage(path, sum(stat.st_size for stat in stats if S_ISREG(stat.st_mode)))

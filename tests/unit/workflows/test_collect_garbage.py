@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.errors import CatalogUnreachable
+from u2net_platform.errors import CatalogUnreachable, Conflict
 from u2net_platform.workflows.collect_garbage import collect_garbage
 
 
@@ -45,6 +46,42 @@ def test_what_a_killed_writer_left_is_removed_once_it_is_old(settings, stray: st
     os.utime(left, (time.time() - 90000,) * 2)
     assert left in [one.path for one in collect_garbage(settings, dry_run=False)]
     assert not left.exists()
+
+
+def test_what_a_killed_preparation_left_is_removed_once_it_is_old(settings, stray: str) -> None:
+    left, ready = (settings.prepared_dir / "bright" / name for name in (".tmp-left", "a" * 64))
+    for folder in (left, ready):
+        folder.mkdir(parents=True)
+        (folder / "image.npy").write_bytes(b"1" * 100)
+        os.utime(folder, (0, 0))
+    assert left not in [one.path for one in collect_garbage(settings, dry_run=False)]
+    for folder in (left, ready):
+        os.utime(folder / "image.npy", (0, 0))
+    (found,) = collect_garbage(settings, dry_run=False)
+    assert (found.path, found.size) == (left, 100)
+    assert (left.exists(), ready.exists()) == (False, True)
+
+
+def test_what_is_no_file_of_ours_stays(settings, stray: str) -> None:
+    kept = [settings.weights_dir / name for name in ("notes.txt", "a.safetensors", "folder")]
+    for path in kept[:2]:
+        path.write_text("mine")
+    kept[2].mkdir()
+    for path in kept:
+        os.utime(path, (0, 0))
+    assert len(collect_garbage(settings, dry_run=False)) == 1
+    assert all(path.exists() for path in kept)
+
+
+def test_with_a_catalog_that_names_nothing_all_weights_stay(
+    settings, stray: str, tmp_path: Path
+) -> None:
+    other = settings.model_copy(update={"catalog_url": f"sqlite:///{tmp_path}/other.db"})
+    before = sorted(settings.weights_dir.iterdir())
+    with pytest.raises(Conflict, match="names no version") as caught:
+        collect_garbage(other, dry_run=False)
+    assert "U2NET_CATALOG_URL" in caught.value.hint
+    assert sorted(settings.weights_dir.iterdir()) == before
 
 
 def test_without_a_catalog_nothing_is_removed(settings, stray: str) -> None:
