@@ -18,6 +18,7 @@ command line)::
     ├── StorageError (5)     NotWritable · DiskFull
     ├── CatalogError (6)     CatalogBehind · CatalogUnreachable · UnknownRecord · Conflict
     │                        NotEvaluated · NothingToRollBack · RuleNotMet · InvalidRule
+    │                        InvalidSlot
     ├── TrainingError (7)    RunBusy · NothingToResume · InvalidRecipe · Diverged · TooFewCases
     ├── IntegrityError (8)   DigestMismatch · IncompatibleParts · BundleAltered · BundleUnsafe
     │                        BundleSchema · BundleUntrusted · InvalidKey
@@ -258,6 +259,10 @@ class Conflict(CatalogError):
 
 class NotEvaluated(CatalogError):
     """A version without test scores was to be put into service."""
+
+
+class InvalidSlot(CatalogError):
+    """A name under which a version was to go into service, or of a site or person, is none."""
 
 
 class NothingToRollBack(CatalogError):

@@ -5,6 +5,7 @@ Rows are only ever added. The newest of a slot (domain, alias, site) is what is 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -13,10 +14,13 @@ from sqlalchemy.orm import Session
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
 from u2net_platform.catalog.records import EVERYTHING, DeploymentRecord, Page, Slot
+from u2net_platform.catalog.references import NAME
 from u2net_platform.catalog.tables import DeploymentRow, VersionRow
 from u2net_platform.catalog.versions import find_version
-from u2net_platform.errors import NotEvaluated, NothingToRollBack, UnknownRecord
+from u2net_platform.errors import InvalidSlot, NotEvaluated, NothingToRollBack, UnknownRecord
 
+RESERVED_ALIASES = r"latest|v\d+"
+LONGEST_ACTOR = 128
 EVERYWHERE = ""  # a site's name in the table; NULL would be unequal to itself
 
 
@@ -39,7 +43,9 @@ class Deployments:
         Raises:
             UnknownDomain, UnknownRecord: there is no such version.
             NotEvaluated: it has no test scores, and `force` is not given.
+            InvalidSlot: alias, site or actor is no name.
         """
+        _require_names(slot, actor)
 
         def work(session: Session) -> DeploymentRecord:
             # The domain's row is held, so that changes of a slot come one after the other.
@@ -165,6 +171,23 @@ class Deployments:
             return [_record(row) for row in session.scalars(part)]
 
         return self._database.read(query)
+
+
+def _require_names(slot: Slot, actor: str) -> None:
+    names = {"alias": slot.alias, "site": slot.site}
+    for what, name in names.items():
+        if name is not None and not re.fullmatch(NAME, name):
+            raise InvalidSlot(
+                f"{name!r} is no name of {what}",
+                "Write small letters, digits, - and _, a letter first, at most 63.",
+            )
+    if re.fullmatch(RESERVED_ALIASES, slot.alias):
+        raise InvalidSlot(f"MLflow keeps {slot.alias} for itself", "Choose another name.")
+    if not 0 < len(actor) <= LONGEST_ACTOR:
+        raise InvalidSlot(
+            f"Who deploys has a name of {len(actor)} characters",
+            f"Name yourself with --by, in at most {LONGEST_ACTOR}.",
+        )
 
 
 def _newest(session: Session, slot: Slot) -> DeploymentRow | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 
 def deploy(
     version: Version,
+    number: Annotated[int | None, typer.Argument(min=1, help="As in: spleen 7.")] = None,
     alias: Alias = "champion",
     site: Site = None,
     reason: Reason = "",
@@ -34,14 +36,14 @@ def deploy(
     \b
     Examples:
       u2net model deploy heart:3
-      u2net model deploy heart:3 --as challenger --site north --reason "trial of May"
+      u2net model deploy heart 3 --as challenger --site north --reason "trial of May"
       u2net predict --domain heart@champion -i scan.nii.gz -o labels.nii.gz
     """
-    catalog = _catalog()
-    record = catalog.find(version)
+    catalog, began = _catalog(), datetime.now(UTC)
+    record = catalog.find(version if number is None else f"{version}:{number}")
     slot = _slot(record.domain, alias, site)
     done = catalog.deployments.deploy(slot, record.number, _actor(by), reason, force)
-    _emit(done)
+    _emit(done, began)
 
 
 def rollback(
@@ -59,8 +61,8 @@ def rollback(
       u2net model rollback heart
       u2net model rollback heart --site north --reason "misses small atria"
     """
-    slot = _slot(domain, alias, site)
-    _emit(_catalog().deployments.rollback(slot, _actor(by), reason))
+    slot, began = _slot(domain, alias, site), datetime.now(UTC)
+    _emit(_catalog().deployments.rollback(slot, _actor(by), reason), began)
 
 
 def promote(
@@ -87,10 +89,10 @@ def promote(
     """
     from u2net_platform.workflows.promote import promote as promote_if
 
-    catalog = _catalog()
+    catalog, began = _catalog(), datetime.now(UTC)
     record = catalog.find(version)
     slot = _slot(record.domain, alias, site)
-    _emit(promote_if(catalog, record, slot, rule, _actor(by)))
+    _emit(promote_if(catalog, record, slot, rule, _actor(by)), began)
 
 
 def history(
@@ -140,7 +142,7 @@ def _slot(domain: str, alias: str, site: str | None) -> Any:
 
 
 def _actor(by: str | None) -> str:
-    if by:
+    if by is not None:
         return by
     try:
         return getpass.getuser()
@@ -148,12 +150,18 @@ def _actor(by: str | None) -> str:
         return "unknown"
 
 
-def _emit(done: DeploymentRecord) -> None:
+def _emit(done: DeploymentRecord, began: datetime) -> None:
+    """Tell MLflow and the user; what is older than the command was in service already."""
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.register import keep_registered
 
     keep_registered(Settings(), [done.slot.domain], talk)
-    emit(done, _sentence)
+    emit(done, _already if done.created_at < began else _sentence)
+
+
+def _already(done: DeploymentRecord) -> str:
+    since = f"{done.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{done.version} is already in service as {done.slot} since {since}"
 
 
 def _sentence(done: DeploymentRecord) -> str:

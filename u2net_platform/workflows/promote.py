@@ -47,6 +47,7 @@ def promote(
         InvalidRule: the rule cannot be read, or a class or score in it is not among the version's.
         RuleNotMet: with every condition that does not hold, and the score.
         NotEvaluated: the version has no test scores.
+        InvalidSlot: as `Deployments.deploy`.
     """
     conditions = parse_rule(rule)
     current = _in_service(catalog, slot)
@@ -82,7 +83,7 @@ def _condition(text: str) -> Condition:
 
 def _in_service(catalog: Catalog, slot: Slot) -> VersionRecord | None:
     try:
-        return catalog.find(str(slot))
+        return catalog.find(catalog.deployments.in_service(slot).version)
     except UnknownRecord:
         return None
 

@@ -8,7 +8,13 @@ import pytest
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, Page, RunRecord, Slot
-from u2net_platform.errors import NotEvaluated, NothingToRollBack, UnknownDomain, UnknownRecord
+from u2net_platform.errors import (
+    InvalidSlot,
+    NotEvaluated,
+    NothingToRollBack,
+    UnknownDomain,
+    UnknownRecord,
+)
 
 HEART = Slot(domain="heart")
 NORTH = Slot(domain="heart", site="north")
@@ -43,6 +49,20 @@ def test_a_version_in_service_is_not_deployed_again(five: Catalog) -> None:
     first = five.deployments.deploy(HEART, 1, "ann")
     assert five.deployments.deploy(HEART, 1, "bob") == first
     assert len(five.deployments.history()) == 1
+
+
+@pytest.mark.parametrize(
+    "alias", ["Bad Alias", "", "latest", "v1", "../x", "a" * 64, "champion@x", "x/y", "x\n"]
+)
+def test_a_name_that_no_reference_can_have_is_refused(five: Catalog, alias: str) -> None:
+    with pytest.raises(InvalidSlot):
+        five.deployments.deploy(Slot(domain="heart", alias=alias), 1, "ann")
+    if alias not in ("latest", "v1"):
+        with pytest.raises(InvalidSlot):
+            five.deployments.deploy(Slot(domain="heart", site=alias), 1, "ann")
+    with pytest.raises(InvalidSlot):
+        five.deployments.deploy(HEART, 1, "a" * 129)
+    assert five.deployments.history() == []
 
 
 def test_a_site_has_its_own_or_what_is_everywhere(five: Catalog) -> None:

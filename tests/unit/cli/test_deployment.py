@@ -51,6 +51,14 @@ def test_a_version_goes_into_service_and_back_in_one_step(u2net) -> None:
     ]
 
 
+def test_a_version_may_be_named_by_two_words_and_again_it_is_in_service_already(u2net) -> None:
+    assert "bright:2 is in service as bright@champion\n" in u2net("model", "deploy", "bright", "2")
+    again = u2net("model", "deploy", "bright:2")
+    assert "bright:2 is already in service as bright@champion since 2" in again
+    assert "InvalidSlot" in u2net("model", "deploy", "bright", "2", "--as", "", exit_code=6)
+    assert "InvalidSlot" in u2net("model", "deploy", "bright", "2", "--by", "", exit_code=6)
+
+
 def test_one_that_was_never_evaluated_is_refused_or_marked(u2net) -> None:
     assert "NotEvaluated" in u2net("model", "deploy", "bright:3", exit_code=6)
     forced = u2net("model", "deploy", "bright:3", "--force")

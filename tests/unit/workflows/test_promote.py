@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from u2net_platform.catalog.catalog import Catalog
@@ -54,6 +56,17 @@ def test_it_is_held_against_what_is_in_service(catalog: Catalog) -> None:
     with pytest.raises(RuleNotMet, match=r"\(0\.9\)"):
         promote(catalog, catalog.find("bright:1"), SLOT, "dice > current", "ann")
     assert catalog.find("bright@champion").number == 2
+
+
+def test_what_is_in_service_under_a_name_of_an_older_release_counts(
+    settings, catalog: Catalog
+) -> None:
+    promote(catalog, catalog.find("bright:2"), SLOT, "dice > 0", "ann")
+    old = Slot(domain="bright", alias="Bad Alias")
+    with sqlite3.connect(settings.home / "catalog.db") as database:
+        database.execute("UPDATE u2net_deployments SET alias = 'Bad Alias'")
+    with pytest.raises(RuleNotMet):
+        promote(catalog, catalog.find("bright:1"), old, "dice > current", "ann")
 
 
 def test_a_score_that_is_missing_meets_no_rule(catalog: Catalog) -> None:
