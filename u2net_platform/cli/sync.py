@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def sync(
     pictures: Annotated[
-        int, typer.Option(min=0, help="Add so many test cases to new models: images of patients.")
+        int,
+        typer.Option(min=0, help="Add so many test cases to models without: images of patients."),
     ] = 0,
     _json: Json = False,
 ) -> None:
@@ -26,6 +27,7 @@ def sync(
       u2net model sync
       u2net model sync --pictures 3 --json
     """
+    from u2net_platform.errors import CatalogUnreachable
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.sync import register_all, send_outboxes
 
@@ -34,7 +36,11 @@ def sync(
     sheet = (lambda reference: sheet_of(reference, pictures)) if pictures else None
     with progress("Registering") as done:
         found = register_all(settings, done, sheet)
-    emit({"runs": runs} | vars(found), _table)
+    reasons = "\n".join(f"{name}: {reason}" for name, reason in found.failed.items())
+    failure = CatalogUnreachable(
+        f"MLflow could not be told of all:\n{reasons}", "Put right what is named, then repeat."
+    )
+    emit({"runs": runs} | vars(found), _table, failure if found.failed else None)
 
 
 def _table(data: dict[str, Any]) -> Table | str:
@@ -46,7 +52,7 @@ def _table(data: dict[str, Any]) -> Table | str:
     for version, name in data["registered"].items():
         table.add_row(version, f"registered as {name}")
     for version in data["updated"]:
-        table.add_row(version, "scores brought up to date")
+        table.add_row(version, "brought up to date")
     for alias in data["aliases"]:
         table.add_row(alias, "set")
     for name, reason in data["failed"].items():

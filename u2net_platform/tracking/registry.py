@@ -101,8 +101,7 @@ class Registry:
         """
         from mlflow.exceptions import MlflowException
 
-        name = model_name(entry.domain)
-        place = f"{entry.domain}/model"
+        name, place = model_name(entry.domain), _place(entry)
         with tempfile.TemporaryDirectory() as folder, answering(self._uri):
             model = _save_model(Path(folder) / "model", loader_module, data)
             run_id = self._run_of(entry)
@@ -117,16 +116,23 @@ class Registry:
         self._log_metrics(run_id, entry)
         return _registered(made)
 
-    def update(self, entry: Entry, known: Registered) -> bool:
-        """Bring tags and metrics of a registered version up to date; whether anything changed."""
-        changed = {key: text for key, text in entry.tags.items() if known.tags.get(key) != text}
-        if changed:
-            self._log_metrics(known.run_id, entry)
+    def lacks(self, entry: Entry, known: Registered) -> dict[str, str]:
+        """The tags that a registered version does not have, or has otherwise."""
+        return {key: text for key, text in entry.tags.items() if known.tags.get(key) != text}
+
+    def update(self, entry: Entry, known: Registered, data: Path) -> None:
+        """Bring files, metrics and tags of a registered version up to date.
+
+        The tags come last: until they are there, all of it is sent again.
+        """
+        place = f"{_place(entry)}/data/{data.name}"
         with answering(self._uri):
-            for key, text in changed.items():
+            self._client.log_artifacts(known.run_id, str(data), place)
+        self._log_metrics(known.run_id, entry)
+        with answering(self._uri):
+            for key, text in self.lacks(entry, known).items():
                 name = model_name(entry.domain)
                 self._client.set_model_version_tag(name, known.number, key, text)
-        return bool(changed)
 
     def set_alias(self, alias: Alias) -> bool:
         """Let an alias name what is in service; whether it did not do so before.
@@ -176,6 +182,11 @@ class Registry:
 def model_name(domain: str) -> str:
     """The name of a domain's registered model."""
     return f"u2net-{domain}"
+
+
+def _place(entry: Entry) -> str:
+    """Of the model among the artifacts of its run."""
+    return f"{entry.domain}/model"
 
 
 def _registered(found: ModelVersion) -> Registered:

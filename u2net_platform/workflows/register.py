@@ -13,18 +13,19 @@ from typing import Any
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
-from u2net_platform.errors import CatalogUnreachable, IntegrityError, MissingFile, U2NetError
+from u2net_platform.errors import CatalogUnreachable, U2NetError
 from u2net_platform.files import exclusive
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import TrackingDown
 from u2net_platform.tracking.outbox import SYNC_HINT
-from u2net_platform.tracking.registry import Alias, Entry, Registry, model_name
+from u2net_platform.tracking.registry import Alias, Entry, Registered, Registry, model_name
 from u2net_platform.workflows.bundle import export_bundle
 from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.registered_model import BUNDLE_FILE
 
 LOADER = "u2net_platform.workflows.registered_model"
 LOCK = "registry.lock"
+PICTURES_TAG = "u2net.pictures"
 SHOWN = ("spec.json", "plan.json", "metrics.json", "README.md", "pictures.png")
 
 Sheet = Callable[[str], bytes]
@@ -34,8 +35,8 @@ Sheet = Callable[[str], bytes]
 class Registration:
     """What MLflow was told.
 
-    registered: by reference, as `u2net-heart/3`. updated: whose scores are new. aliases: now set.
-    failed: what could not be registered or set, and why.
+    registered: by reference, as `u2net-heart/3`. updated: whose scores or pictures are new.
+    aliases: now set. failed: what could not be registered or set, and why.
     """
 
     registered: dict[str, str] = field(default_factory=dict)
@@ -66,12 +67,10 @@ def register(
         for domain in domains:
             known = registry.versions(domain)
             for record in sorted(catalog.versions.list(domain), key=lambda one: one.number):
-                entry = _entry(catalog, record)
+                entry = _entry(catalog, record, pictures=sheet is not None)
                 there = known.get(record.reference)
-                if there is None:
-                    _register(settings, registry, record, entry, done, sheet)
-                elif registry.update(entry, there):
-                    done.updated.append(record.reference)
+                if there is None or registry.lacks(entry, there):
+                    _send(settings, registry, record, entry, there, done, sheet)
                 on_done(record.reference)
             _set_aliases(registry, catalog, domain, done)
     return done
@@ -90,11 +89,12 @@ def keep_registered(
         on_note(f"MLflow's registry lacks {name}: {reason}")
 
 
-def _register(
+def _send(
     settings: Settings,
     registry: Registry,
     record: VersionRecord,
     entry: Entry,
+    there: Registered | None,
     done: Registration,
     sheet: Sheet | None,
 ) -> None:
@@ -103,8 +103,12 @@ def _register(
         data.mkdir()
         try:
             _write_data(settings, record, data, sheet(record.reference) if sheet else None)
-        except (MissingFile, IntegrityError) as error:  # weights that are gone or altered
+        except U2NetError as error:  # weights are gone or altered, or no data for pictures
             done.failed[record.reference] = error.message
+            return
+        if there is not None:
+            registry.update(entry, there, data)
+            done.updated.append(record.reference)
             return
         made = registry.register(entry, LOADER, data)
     done.registered[record.reference] = f"{model_name(record.domain)}/{made.number}"
@@ -135,7 +139,7 @@ def _set_aliases(registry: Registry, catalog: Catalog, domain: str, done: Regist
             done.failed[name] = error.message
 
 
-def _entry(catalog: Catalog, record: VersionRecord) -> Entry:
+def _entry(catalog: Catalog, record: VersionRecord, pictures: bool) -> Entry:
     scores = {key: value for key, value in record.metrics.items() if key != "bundle"}
     metrics = dict(_numbers(scores))
     return Entry(
@@ -151,6 +155,7 @@ def _entry(catalog: Catalog, record: VersionRecord) -> Entry:
             "u2net.plan": record.plan_digest,
             "u2net.plugin": record.plugin_digest,
         }
+        | ({PICTURES_TAG: "yes"} if pictures else {})
         | {f"u2net.{key.replace('/', '.')}": f"{value:.6g}" for key, value in metrics.items()},
         metrics=metrics,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import pandas
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import Slot
+from u2net_platform.cli.app import app
 from u2net_platform.imaging.volume import read_image, read_labels, write_array
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
+from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.register import keep_registered, register
 from u2net_platform.workflows.versions import load_predictor
 
@@ -74,6 +78,34 @@ def test_scores_and_aliases_follow_the_catalog(
     catalog.deployments.deploy(champion, 1, "me")
     assert register(settings, ["bright"]).aliases == ["u2net-bright@champion"]
     assert int(client.get_model_version_by_alias("u2net-bright", "champion").version) == 1
+
+
+def test_what_lies_in_mlflow_follows_scores_and_gets_pictures_that_are_asked_for(
+    settings: Settings, client: MlflowClient, publish_bright, tmp_path: Path
+) -> None:
+    publish_bright()
+    register(settings, ["bright"])
+    Catalog.open(settings.database_url).versions.add_metrics("bright", 1, {"test": SCORES})
+    assert register(settings, ["bright"], sheet=lambda _: b"a picture").updated == ["bright:1"]
+    assert register(settings, ["bright"], sheet=lambda _: b"a picture").updated == []
+
+    there = client.get_model_version("u2net-bright", "1")
+    place = client.download_artifacts(there.run_id, "bright/model/data/version", str(tmp_path))
+    assert (Path(place) / "pictures.png").read_bytes() == b"a picture"
+    assert "never evaluated" not in (Path(place) / "README.md").read_text()
+    members = read_bundle(Path(place) / "version.u2net").members
+    assert json.loads(members["metrics.json"]) == {"test": SCORES}
+    assert members["pictures.png"] == b"a picture"
+
+
+def test_sync_ends_with_a_fault_if_something_could_not_be_told(
+    settings: Settings, publish_bright
+) -> None:
+    publish_bright(domain_digest="f" * 64)
+    result = CliRunner().invoke(app, ["model", "sync", "--json"])
+    document = json.loads(result.stdout)
+    assert (result.exit_code, document["error_code"]) == (6, "CatalogUnreachable")
+    assert list(document["data"]["failed"]) == ["bright:1"]
 
 
 def test_mlflow_loads_and_predicts_as_the_platform_does(
