@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import random
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +41,68 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real volumes at {folder}; U2NET_TEST_DATA may name a folder of them")
     return folder
+
+
+class Kills:
+    """Kills a command at random moments between its beginning and its end."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        # Processes that begin at once: what they import is loaded before.
+        heavy = ("alembic.command", "alembic.config", "u2net_platform.workflows.bundle")
+        self._context.set_forkserver_preload(list(heavy))
+
+    def __call__(
+        self,
+        work: Callable[..., object],
+        arguments: Callable[[int], tuple[object, ...]],
+        then: Callable[[int], None],
+        count: int,
+    ) -> None:
+        """Kill `work(*arguments(k))` in mid-work `count` times; `then(k)` looks at what it left.
+
+        How long it takes is measured first. One that was quicker than its kill does not count.
+        """
+        _, longest_s = (self._seconds(work, arguments(k)) for k in (-2, -1))
+        moment, killed, trial = random.Random(0), 0, 0
+        while killed < count:
+            process = self._started(work, arguments(trial))
+            time.sleep(moment.uniform(0, longest_s))
+            process.kill()
+            process.join()
+            if process.exitcode == -signal.SIGKILL:
+                killed += 1
+            else:
+                assert process.exitcode == 0
+                longest_s *= 0.9
+            then(trial)
+            trial += 1
+
+    def _seconds(self, work: Callable[..., object], arguments: tuple[object, ...]) -> float:
+        process = self._started(work, arguments)
+        began = time.monotonic()
+        process.join()
+        assert process.exitcode == 0
+        return time.monotonic() - began
+
+    def _started(self, work: Callable[..., object], arguments: tuple[object, ...]) -> Any:
+        """The process, once it is about to begin."""
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_announced, args=(theirs, work, arguments))
+        process.start()
+        theirs.close()
+        assert ours.recv() == "ready"
+        return process
+
+
+def _announced(begun: Any, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    begun.send("ready")
+    work(*arguments)
+
+
+@pytest.fixture(scope="session")
+def kills() -> Kills:
+    return Kills()
 
 
 MINIMAL_SPEC = """\

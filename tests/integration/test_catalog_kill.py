@@ -1,13 +1,11 @@
-"""Processes that are killed while they write the catalog: it opens, and every row has its file."""
+"""Commands that are killed while they write the catalog: it opens, every row has its file, and the
+same command again completes. Those that write and read bundles are in `unit/workflows`."""
 
 from __future__ import annotations
 
-import multiprocessing
-import random
+import hashlib
 import sqlite3
-import time
-from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,10 @@ from u2net_platform.catalog.catalog import Catalog, Revision
 from u2net_platform.catalog.records import NewVersion, RunRecord, Slot
 from u2net_platform.catalog.tables import HEAD_REVISION
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.errors import Conflict
 
-KILLS = 25
 STORED = Path(__file__).parents[1] / "catalogs"
+BEHIND = sorted({path.stem for path in STORED.glob("*.sql")} - {HEAD_REVISION})
 SLOT = Slot(domain="heart")
 RUN = RunRecord(
     id="run", kind="train", mode="universal", domains=("heart",), recipe={}, seed=0, fold=0,
@@ -27,89 +26,89 @@ RUN = RunRecord(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def forks() -> multiprocessing.context.ForkServerContext:
-    """Processes that begin at once: what they import is loaded before."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "alembic.command", "alembic.config"])
-    return context
-
-
-def publish_and_deploy(home: Path, started: float) -> None:
-    """Publish a version and deploy it, again and again."""
-    catalog, store = Catalog.open(f"sqlite:///{home}/catalog.db"), WeightStore(home / "weights")
-    for k in range(1000):
-        tensors = {"weight": torch.full((64, 64), started + k)}
-        version = NewVersion(
-            domain="heart",
-            backbone_digest=store.put(tensors),
-            backbone_architecture={},
-            domain_digest=store.put({"domain": torch.full((16,), started + k)}),
-            spec={"name": "heart"},
-            plugin_digest="a" * 64,
-            plan={},
-            run_id=RUN.id,
-            architecture={},
-            metrics={"test": {"overall": {"dice": 0.9}}},
-        )
-        catalog.deployments.deploy(SLOT, catalog.versions.publish(version).number, "killed")
-
-
-def upgrade(url: str) -> None:
-    Catalog.upgrade(url)
-
-
-def kill_within(
-    forks: multiprocessing.context.ForkServerContext,
-    longest_s: float,
-    work: Callable[..., None],
-    *arguments: object,
-) -> None:
-    process = forks.Process(target=work, args=arguments)
-    process.start()
-    time.sleep(random.Random(str(arguments)).uniform(0, longest_s))
-    process.kill()
-    process.join()
-
-
-def test_killed_while_it_publishes_and_deploys(
-    forks: multiprocessing.context.ForkServerContext, tmp_path: Path
-) -> None:
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
     catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
     catalog.domains.add({"name": "heart"}, "heart", "a" * 64, "bundled")
-    catalog.runs.create(RUN)
-    store, seen = WeightStore(tmp_path / "weights"), 0
-    for kill in range(KILLS):
-        kill_within(forks, 0.3, publish_and_deploy, tmp_path, kill * 1000.0)
-        catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.db")
-        versions = catalog.versions.list("heart")
-        assert [version.number for version in versions] == list(range(1, len(versions) + 1))
-        for version in versions[seen:]:
-            store.get(version.backbone_digest)
-            store.get(version.domain_digest)
-        seen = len(versions)
-    history = catalog.deployments.history("heart")[::-1]
-    assert [one.previous for one in history] == [None, *(one.version for one in history[:-1])]
-    # One that was killed between the two has published what is not deployed.
-    assert seen - KILLS <= len(history) <= seen
-    assert seen > KILLS
+    return tmp_path
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002"])
-def test_killed_while_it_upgrades(
-    forks: multiprocessing.context.ForkServerContext, tmp_path: Path, revision: str
-) -> None:
-    left = set()
-    for kill in range(KILLS):
+def publish(home: Path, run: str) -> None:
+    """As training does it: files, then the row, unless the run has published already."""
+    catalog, store = Catalog.open(f"sqlite:///{home}/catalog.db"), WeightStore(home / "weights")
+    with suppress(Conflict):
+        catalog.runs.create(RUN.model_copy(update={"id": run}))
+    number = int.from_bytes(hashlib.sha256(run.encode()).digest()[:2])
+    backbone, domain, probe = (
+        store.put({name: torch.full((64, 1024), float(number))}) for name in ("b", "d", "p")
+    )
+    version = NewVersion(
+        domain="heart",
+        backbone_digest=backbone,
+        backbone_architecture={},
+        domain_digest=domain,
+        spec={"name": "heart"},
+        plugin_digest="a" * 64,
+        plan={},
+        run_id=run,
+        architecture={},
+        metrics={"test": {"overall": {"dice": 0.9}}},
+        probe={"input": probe},
+    )
+    if not catalog.versions.by_run(run):
+        catalog.versions.publish(version)
+
+
+def deploy(home: Path, number: int) -> None:
+    Catalog.open(f"sqlite:///{home}/catalog.db").deployments.deploy(SLOT, number, "killed")
+
+
+def test_killed_while_it_publishes(home: Path, kills) -> None:
+    def then(kill: int) -> None:
+        for again in (False, True):
+            if again:
+                publish(home, f"run-{kill}")
+            catalog = Catalog.open(f"sqlite:///{home}/catalog.db")
+            numbers = [version.number for version in catalog.versions.list("heart")]
+            assert numbers == list(range(1, len(numbers) + 1))
+            store = WeightStore(home / "weights")
+            assert all(store.get(digest) for digest in catalog.versions.digests_of_files())
+        assert len(catalog.versions.by_run(f"run-{kill}")) == 1
+        assert len(numbers) == kill + 3  # with the two by which the time was measured
+
+    kills(publish, lambda kill: (home, f"run-{kill}"), then, 12)
+
+
+def test_killed_while_it_deploys(home: Path, kills) -> None:
+    for run in ("first", "second"):
+        publish(home, run)
+
+    def then(kill: int) -> None:
+        catalog = Catalog.open(f"sqlite:///{home}/catalog.db")
+        assert len(catalog.deployments.history()) in (kill + 2, kill + 3)
+        deploy(home, kill % 2 + 1)
+        history = catalog.deployments.history()[::-1]
+        assert len(history) == kill + 3
+        assert [one.previous for one in history] == [None, *(one.version for one in history[:-1])]
+        assert catalog.find("heart@champion").number == kill % 2 + 1
+
+    kills(deploy, lambda kill: (home, kill % 2 + 1), then, 12)
+
+
+@pytest.mark.parametrize("revision", BEHIND)
+def test_killed_while_it_upgrades(tmp_path: Path, revision: str, kills) -> None:
+    def url(kill: int) -> str:
         file = tmp_path / f"{kill}.db"
-        with closing(sqlite3.connect(file)) as connection:
-            connection.executescript((STORED / f"{revision}.sql").read_text("utf-8"))
-        url = f"sqlite:///{file}"
-        kill_within(forks, 0.15, upgrade, url)
-        found = Catalog.revision(url)
-        assert found in (Revision(revision), Revision(HEAD_REVISION))
-        left.add(found.current)
-        assert Catalog.upgrade(url) == Revision(HEAD_REVISION)
-        versions = Catalog.open(url).versions.list()
+        if not file.exists():
+            with closing(sqlite3.connect(file)) as connection:
+                connection.executescript((STORED / f"{revision}.sql").read_text("utf-8"))
+        return f"sqlite:///{file}"
+
+    def then(kill: int) -> None:
+        assert Catalog.revision(url(kill)) in (Revision(revision), Revision(HEAD_REVISION))
+        assert Catalog.upgrade(url(kill)) == Revision(HEAD_REVISION)
+        versions = Catalog.open(url(kill)).versions.list()
         assert [version.reference for version in versions] == ["heart:1", "spleen:1"]
-    assert left == {revision, HEAD_REVISION}  # some were early, some late
+
+    assert "0003" in BEHIND
+    kills(Catalog.upgrade, lambda kill: (url(kill),), then, 6)

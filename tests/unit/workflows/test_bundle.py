@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import pickle
 import random
 import stat
-import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -543,38 +541,36 @@ def test_the_command_line_exports_imports_and_says_who_signed(
     assert u2net(tmp_path / "second", "model", "import", str(tmp_path / "lab")) == "BundleAltered"
 
 
-def export_and_import(settings: Settings, elsewhere: Settings, path: Path) -> None:
-    record = Catalog.open(settings.database_url).find("bright:1")
-    import_bundle(elsewhere, export_bundle(settings, record, path))
+def export(settings: Settings, path: Path) -> None:
+    export_bundle(settings, Catalog.open(settings.database_url).find("bright:1"), path)
 
 
-def test_killed_while_it_exports_or_imports_it_leaves_nothing_half_done(
-    settings, bundle: Path, tmp_path: Path
+def test_an_export_that_is_killed_leaves_no_half_file_and_completes_when_repeated(
+    settings, bundle: Path, tmp_path: Path, kills
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "alembic.command"])
-    for first in ("warm-up", "timed"):
-        home, path = Settings(home=tmp_path / first), tmp_path / f"{first}.u2net"
-        process = context.Process(target=export_and_import, args=(settings, home, path))
-        started = time.monotonic()
-        process.start()
-        process.join()
-        whole_s = time.monotonic() - started
-    random_s, left = random.Random(0), set()
-    for kill in range(20):
-        path, home = tmp_path / f"{kill}.u2net", Settings(home=tmp_path / f"home-{kill}")
-        process = context.Process(target=export_and_import, args=(settings, home, path))
-        process.start()
-        time.sleep(random_s.uniform(0, 1.2 * whole_s))
-        process.kill()
-        process.join()
-        if path.exists():
-            read_bundle(path)
-        versions = Catalog.open(home.database_url).versions.list()
-        left.add((path.exists(), len(versions)))
-        export_and_import(settings, home, path)
-        versions = Catalog.open(home.database_url).versions.list()
-        assert [version.reference for version in versions] == ["bright:1"]
-        (proven,) = verify(WeightStore(home.weights_dir), versions, lambda _: None)
-        assert proven.output == "same"
-    assert len(left) > 1  # some were early, some late
+    def path(kill: int) -> Path:
+        return tmp_path / f"{kill}.u2net"
+
+    def then(kill: int) -> None:
+        assert not path(kill).exists() or read_bundle(path(kill)).members
+        export(settings, path(kill))
+        assert path(kill).read_bytes() == bundle.read_bytes()
+
+    kills(export, lambda kill: (settings, path(kill)), then, 10)
+
+
+def test_an_import_that_is_killed_leaves_no_row_without_its_file_and_completes_when_repeated(
+    bundle: Path, tmp_path: Path, kills
+) -> None:
+    def home(kill: int) -> Settings:
+        return Settings(home=tmp_path / f"home-{kill}")
+
+    def then(kill: int) -> None:
+        catalog, store = Catalog.open(home(kill).database_url), WeightStore(home(kill).weights_dir)
+        assert all(store.get(digest) for digest in catalog.versions.digests_of_files())
+        assert import_bundle(home(kill), bundle).record.reference == "bright:1"
+        (version,) = catalog.versions.list()
+        assert all(store.get(digest) for digest in catalog.versions.digests_of_files())
+        assert catalog.runs.get(version.run_id).status == "completed"
+
+    kills(import_bundle, lambda kill: (home(kill), bundle), then, 10)
