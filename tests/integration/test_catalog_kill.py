@@ -18,7 +18,7 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.errors import Conflict
 
 STORED = Path(__file__).parents[1] / "catalogs"
-BEHIND = sorted({path.stem for path in STORED.glob("*.sql")} - {HEAD_REVISION})
+BEHIND = sorted({path.stem for path in STORED.glob("????.sql")} - {HEAD_REVISION})
 SLOT = Slot(domain="heart")
 RUN = RunRecord(
     id="run", kind="train", mode="universal", domains=("heart",), recipe={}, seed=0, fold=0,
