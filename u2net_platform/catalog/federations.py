@@ -85,6 +85,11 @@ class Federations:
         pairs = [(row[0], row[1]) for row in found]
         return dict(pairs)
 
+    def known_sites(self) -> list[str]:
+        """All sites that were ever asked to contribute, by name."""
+        rows = select(ContributionRow.site).distinct().order_by(ContributionRow.site)
+        return self._database.read(lambda session: list(session.scalars(rows)))
+
     def backbones(self) -> set[str]:
         """Digests of the backbones of all rounds."""
         rows = select(RoundRow.backbone_digest).where(RoundRow.backbone_digest.is_not(None))

@@ -75,6 +75,13 @@ class Versions:
 
         return self._database.write(work)
 
+    def has_backbone(self, beginning: str) -> bool:
+        """Whether there is a backbone whose digest begins so."""
+        rows = select(BackboneRow.digest).where(
+            BackboneRow.digest.startswith(beginning, autoescape=True)
+        )
+        return self._database.read(lambda session: session.scalar(rows.limit(1)) is not None)
+
     def that_saw(self, data_digest: str, page: Page = EVERYTHING) -> list[Lineage]:
         """Versions whose weights learned from a data set: by their own run, or by one whose
         version they started from. `data_digest` may be the beginning of a digest."""

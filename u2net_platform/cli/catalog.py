@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, tell_of_more
+from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
 
 if TYPE_CHECKING:
     from u2net_platform.catalog.catalog import Catalog
@@ -114,6 +114,8 @@ def deployed(
       u2net catalog query deployed --site north --csv
     """
     found = _open().deployments.current(domain, alias, site, page=_page(limit, offset))
+    if not found:
+        talk("Nothing is in service of that domain, name and site.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, DEPLOYED, csv)
 
@@ -137,6 +139,8 @@ def backbone(
     is_digest = re.fullmatch(r"[0-9a-f]{6,64}", version) is not None
     digest = version if is_digest else catalog.find(version).backbone_digest
     found = catalog.deployments.current(backbone=digest, page=_page(limit, offset))
+    if not catalog.versions.has_backbone(digest):
+        talk(f"No backbone here has a digest that begins with {digest}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, DEPLOYED, csv)
 
@@ -169,6 +173,8 @@ def data(
     if digest is None:
         raise UnknownRecord(f"The run of {data} has noted no data", "Name the data by a digest.")
     found = catalog.versions.that_saw(digest, _page(limit, offset))
+    if not found and not offset:
+        talk(f"No version here learned from data whose digest begins with {digest}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)
 
@@ -187,7 +193,10 @@ def site(
     Examples:
       u2net catalog query site north
     """
-    found = _open().versions.that_saw_site(site, _page(limit, offset))
+    catalog = _open()
+    found = catalog.versions.that_saw_site(site, _page(limit, offset))
+    if not found and site not in (known := catalog.federations.known_sites()):
+        talk(f"No site {site} is known here. Known are: {', '.join(known) or 'none'}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)
 

@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_platform.cli.output import Commands, Json, Limit, Offset, emit, progress, tell_of_more
+from u2net_platform.cli.output import (
+    Commands,
+    Csv,
+    Json,
+    Limit,
+    Offset,
+    emit,
+    emit_rows,
+    progress,
+    tell_of_more,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from u2net_platform.catalog.records import VersionRecord
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+VERSIONS: dict[str, Callable[[VersionRecord], object]] = {
+    "version": lambda one: one.reference,
+    "backbone": lambda one: one.backbone_digest[:12],
+    "domain": lambda one: one.domain_digest[:12],
+    "run": lambda one: one.run_id,
+    "validation Dice": lambda one: _score(one.metrics.get("validation", {}).get("dice")),
+    "test Dice": lambda one: _score(one.metrics.get("test", {}).get("overall", {}).get("dice")),
+    "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+}
 
 app = typer.Typer(cls=Commands, help="Published versions.", no_args_is_help=True)
 
@@ -22,6 +47,7 @@ def list_versions(
     domain: Annotated[str | None, typer.Argument(help="Only this domain's.")] = None,
     limit: Limit = 100,
     offset: Offset = 0,
+    csv: Csv = False,
     _json: Json = False,
 ) -> None:
     """List versions: which domain, which backbone, which run, how good.
@@ -30,6 +56,7 @@ def list_versions(
     Examples:
       u2net model list
       u2net model list heart --json
+      u2net model list --csv
     """
     from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.catalog.records import Page
@@ -38,7 +65,7 @@ def list_versions(
     catalog = Catalog.open(Settings().database_url)
     versions = catalog.versions.list(domain, Page(limit=limit, offset=offset))
     tell_of_more(len(versions), limit, offset)
-    emit(versions, version_table)
+    emit_rows(versions, VERSIONS, csv)
 
 
 @app.command("show")
@@ -66,7 +93,10 @@ def show(
         if other.reference != record.reference
     ]
     run = catalog.runs.get(record.run_id)
-    emit({"version": record, "run": run, "same_backbone": sharing}, _details)
+    # A bundle brings the names, not the rounds.
+    noted = record.metrics.get("federation", {}).get("sites", {})
+    data = {"version": record, "run": run, "same_backbone": sharing}
+    emit(data | {"sites": catalog.federations.sites(run.id) or noted}, _details)
 
 
 @app.command("verify")
@@ -199,17 +229,9 @@ def _sizes(data: dict[str, Any]) -> Table:
 def version_table(versions: Sequence[VersionRecord]) -> Table:
     from rich.table import Table
 
-    table = Table("version", "backbone", "domain", "run", "validation Dice", "test Dice", "made")
+    table = Table(*VERSIONS)
     for one in versions:
-        table.add_row(
-            one.reference,
-            one.backbone_digest[:12],
-            one.domain_digest[:12],
-            one.run_id,
-            _score(one.metrics.get("validation", {}).get("dice")),
-            _score(one.metrics.get("test", {}).get("overall", {}).get("dice")),
-            f"{one.created_at:%Y-%m-%d %H:%M}",
-        )
+        table.add_row(*(str(show(one)) for show in VERSIONS.values()))
     return table
 
 
@@ -226,6 +248,7 @@ def _details(data: dict[str, Any]) -> Table:
         "same backbone": ", ".join(data["same_backbone"]) or "-",
         "run": f"{run.id} ({run.kind}, {run.mode}, fold {run.fold}, seed {run.seed})",
         "trained with": ", ".join(run.domains),
+        "sites": ", ".join(f"{site} ({n} rounds)" for site, n in data["sites"].items()) or "-",
         "from": run.base_version or "-",
         "data": str(run.fingerprints.get(one.domain, {}).get("data_digest", "-")),
         "MLflow run": run.mlflow_run_id or "-",
@@ -236,7 +259,3 @@ def _details(data: dict[str, Any]) -> Table:
     for key, value in rows.items():
         table.add_row(key, value)
     return table
-
-
-def _score(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import ContributionRecord, RoundRecord
 from u2net_platform.cli.app import app
 
 SCORES = {"overall": {"dice": 0.9}, "classes": {}}
@@ -31,6 +32,22 @@ def u2net(settings, publish_bright, monkeypatch):
         return result.stdout if exit_code == 0 or "--json" in arguments else result.stderr
 
     return call
+
+
+@pytest.fixture
+def federated(u2net, settings) -> None:
+    """A round of the versions' run to which a site has contributed, and another has not."""
+    catalog = Catalog.open(settings.database_url)
+    sites = (
+        ContributionRecord(site="north", accepted=True),
+        ContributionRecord(site="south", accepted=False, reason="NoReply"),
+    )
+    catalog.federations.end_round(
+        RoundRecord(
+            run_id=catalog.find("bright:1").run_id, number=1, attempt=1, status="completed",
+            backbone_digest="f" * 64, seconds=1.0, contributions=sites,
+        )
+    )  # fmt: skip
 
 
 def data(text: str) -> Any:
@@ -106,6 +123,34 @@ def test_a_check_says_whether_two_parts_fit_and_why_not(u2net, publish_bright) -
     assert refused["error_code"] == "IncompatibleParts"
     (reason,) = refused["data"]["reasons"]
     assert "this is ffffffffffff" in reason
+
+
+@pytest.mark.parametrize(
+    ("question", "told"),
+    [
+        (("site", "nowhere"), "No site nowhere is known here. Known are: north, south."),
+        (("data", "abcdef"), "begins with abcdef"),
+        (("backbone", "abcdef"), "begins with abcdef"),
+        (("deployed", "--site", "nowhere"), "Nothing is in service"),
+    ],
+)
+def test_a_question_about_what_is_not_known_says_so(
+    u2net, federated, question: tuple[str, ...], told: str
+) -> None:
+    result = CliRunner().invoke(app, ["catalog", "query", *question, "--json"])
+    assert (result.exit_code, data(result.stdout)) == (0, [])
+    assert told in result.stderr
+
+
+def test_sites_of_a_version_are_shown_and_versions_are_listed_as_csv(u2net, federated) -> None:
+    assert "north (1 rounds)" in u2net("model", "show", "bright:1")
+    assert data(u2net("model", "show", "bright:1", "--json"))["sites"] == {"north": 1}
+    rows = list(csv.DictReader(io.StringIO(u2net("model", "list", "--csv"))))
+    assert [(row["version"], row["test Dice"]) for row in rows] == [
+        ("bright:1", "0.900"),
+        ("bright:2", "0.900"),
+        ("bright:3", "-"),
+    ]
 
 
 def test_gc_tells_what_it_would_remove(u2net, settings) -> None:
