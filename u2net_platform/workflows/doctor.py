@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
+from urllib.parse import urlsplit
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.domains.discovery import discover
@@ -23,6 +24,7 @@ TELEMETRY_OFF = {
     "DO_NOT_TRACK": "true",
     "FLWR_TELEMETRY_ENABLED": "0",
 }
+TRACKING_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow can keep runs in
 GIB = 2**30
 # A prepared Decathlon task takes some 10 GiB; below 1 GiB not even checkpoints have room.
 LOW_DISK_GIB, NO_DISK_GIB = 10, 1
@@ -44,6 +46,7 @@ def examine(settings: Settings) -> list[Finding]:
         _devices,
         _disk,
         _catalog,
+        _tracking,
         _telemetry,
         _plugins,
     )
@@ -119,6 +122,22 @@ def _catalog(settings: Settings) -> Iterator[Finding]:
     else:
         detail = f"revision {revision.current}, the program has {revision.head}"
         yield Finding("catalog", "fail", detail, "Run u2net catalog upgrade.")
+
+
+def _tracking(settings: Settings) -> Iterator[Finding]:
+    # The address alone is looked at, and not told: it may hold a password.
+    parts = urlsplit(settings.mlflow_uri)
+    served = parts.scheme in ("http", "https") and bool(parts.hostname)
+    database = parts.scheme.partition("+")[0] in TRACKING_DATABASES and "://" in settings.mlflow_uri
+    if served or database:
+        yield Finding("tracking", "ok", f"MLflow by {parts.scheme}")
+    else:
+        yield Finding(
+            "tracking",
+            "fail",
+            "U2NET_TRACKING_URI is no address of a server or database",
+            "Write it like https://host:5000 or sqlite:////path/mlflow.db; or leave it unset.",
+        )
 
 
 def _telemetry(_: Settings) -> Iterator[Finding]:

@@ -40,6 +40,26 @@ def test_a_catalog_of_another_revision_fails_with_its_remedy(settings: Settings)
     assert "u2net catalog upgrade" in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("uri", "status"),
+    [
+        ("nonsense", "fail"),
+        ("http://", "fail"),
+        ("ftp://me:secret@host", "fail"),
+        ("sqlite:mlflow.db", "fail"),
+        ("https://host:5000", "ok"),
+        ("postgresql+psycopg://me:secret@host/name", "ok"),
+        (None, "ok"),
+    ],
+)
+def test_a_tracking_uri_that_is_none_fails_and_its_password_is_not_told(
+    settings: Settings, uri: str | None, status: str
+) -> None:
+    (finding,) = findings_on("tracking", settings.model_copy(update={"tracking_uri": uri}))
+    assert finding.status == status
+    assert "secret" not in finding.detail
+
+
 def test_a_broken_plugin_is_a_warning_that_names_it(
     settings: Settings, new_plugin: Callable[..., Path]
 ) -> None:
