@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/catalog.py [--domains 1000] [--each 100] [--url URL]
 
 The catalog is filled in bulk: every tenth domain is trained together with the nine after it, on one
-backbone, and every later version of a domain starts from its last. Each domain has one deployment.
+backbone, and every later version of a domain starts from its last. Each domain has one deployment,
+each run three of a hundred sites.
 Prints the median and the slowest of repeated questions, in ms, each through the same calls as the
 command line. By default on an SQLite file that is removed at the end.
 """
@@ -26,6 +27,7 @@ from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.records import Page
 
 TOGETHER = 10  # domains of a run
+SITES = 3  # of a run
 REPEATS = 9
 PAGE = Page(limit=100)
 PLAN = {"spacing_zyx_mm": [1, 1, 1], "patch_zyx": [64, 64, 64], "batch_size": 2}
@@ -72,6 +74,8 @@ def _questions(
     yield "query backbone", lambda: catalog.deployments.current(backbone=backbone, page=PAGE)
     yield "query data (lineage), first page", lambda: catalog.versions.that_saw(middle, PAGE)
     yield "query data (lineage), all", lambda: catalog.versions.that_saw(middle)
+    yield "query site, first page", lambda: catalog.versions.that_saw_site("site-0", PAGE)
+    yield "query site, all", lambda: catalog.versions.that_saw_site("site-0")
     yield "history, first page", lambda: catalog.deployments.history(page=PAGE)
 
 
@@ -95,6 +99,7 @@ def _fill(database: Database, domains: int, each: int) -> None:
             groups = range(0, domains, TOGETHER)
             runs = [f"run-{number}-{first}" for first in groups]
             add(tables.RunRow, [_run(run, time_of) for run in runs])
+            add(tables.ContributionRow, [one for run in runs for one in _contributions(run)])
             members, backbones, versions, bases = [], [], [], []
             for first, run in zip(groups, runs, strict=True):
                 backbone = _digest(run, 0)
@@ -155,6 +160,15 @@ def _run(run: str, started: str) -> dict[str, object]:
         "step": 1,
         "started_at": started,
     }
+
+
+def _contributions(run: str) -> Iterator[dict[str, object]]:
+    counts = {"examples": 16, "steps": 40, "norm": 0.5, "bytes_down": 1, "bytes_up": 1}
+    group = int(run.rpartition("-")[2])
+    for k in range(SITES):
+        site = f"site-{(group // TOGETHER + k) % 100}"
+        key = {"run_id": run, "number": 1, "attempt": 1, "site": site}
+        yield key | counts | {"accepted": True, "reason": "", "seconds": 1.0}
 
 
 def _member(run: str, domain: str, k: int) -> dict[str, object]:
