@@ -125,6 +125,18 @@ def exclusive(lock: Path) -> Iterator[None]:
         yield
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock file, as `exclusive` does."""
+    try:
+        with lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def storage_errors(target: Path) -> Iterator[None]:
     """Turn the system's errors about a write to `target` into this project's."""

@@ -79,6 +79,19 @@ def _held(**changes: object) -> Change:
     return apply
 
 
+def _planned(**changes: object) -> Change:
+    """The answer of a site that shares its domain, with another plan."""
+
+    def apply(content: RecordDict) -> RecordDict:
+        held = json.loads(str(content.config_records["order"]["json"]))
+        (domain,) = held["domains"].values()
+        domain["plan"] |= changes
+        content["order"] = ConfigRecord({"json": json.dumps(held)})
+        return content
+
+    return apply
+
+
 def _stranger(content: RecordDict) -> RecordDict:
     content["weights/spleen"] = content.array_records[BACKBONE]
     return content
@@ -94,6 +107,8 @@ FAULTS = {
     "weight": (_numbers(examples=10**9), "WrongWeight"),
     "negative weight": (_numbers(examples=-1), "WrongWeight"),
     "weight that is no count": (_numbers(examples=2.5), "WrongWeight"),
+    "more steps than were asked for": (_numbers(steps=50), "WrongWeight"),
+    "a number that nobody asked for": (_numbers(**{"../x!": 1.0}), "BadMessage"),
     "no numbers": (_without("counts"), "BadMessage"),
     "no update": (_without(BACKBONE), "WrongKeys"),
     "a domain it does not hold": (_stranger, "WrongKeys"),
@@ -165,11 +180,13 @@ class Silent(LocalGrid):
         ]  # fmt: skip
 
 
-def test_a_site_that_never_answers_is_left_out(settings, new_site, new_request) -> None:
+def test_a_site_that_never_answers_is_left_out(settings, federate, new_site, new_request) -> None:
+    alone = federate(names=("north",))
     sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
     run = new_run(settings, new_request(*sites))
     Coordinator(settings, run, Silent(sites), print).go()
     rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    assert [o.backbone_digest for o in rounds] == [o.backbone_digest for o in alone]
     assert {(o.site, o.reason) for r in rounds for o in r.contributions} == {
         ("north", ""),
         ("south", "NoReply"),
@@ -193,6 +210,10 @@ def test_what_goes_wrong_at_a_site_stays_there(settings, new_site, new_request) 
     grid = LocalGrid(sites, app)  # type: ignore[arg-type]
     Coordinator(settings, run, grid, notes.append).go()
     assert any("south cannot say what it holds: Failed:MissingFile" in note for note in notes)
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    assert {o.reason for r in rounds for o in r.contributions} == {"", "Failed:MissingFile"}
+    audit = [json.loads(line) for line in (sites["south"] / "audit.jsonl").read_text().splitlines()]
+    assert {one["word"] for one in audit if one["what"] == "failed"} == {"MissingFile"}
     assert not any(b"Doe" in one for one in leaving)
     (fault, *_) = (sites["south"] / "faults.log").read_text().splitlines()
     assert "Doe" in json.loads(fault)["text"]
@@ -239,3 +260,28 @@ def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
     ask = {"run": run, "fold": 0, "batch_voxels": 4096}
     with pytest.raises(Refused, match="BadMessage"):
         unpack(Ask, RecordDict({"order": ConfigRecord({"json": json.dumps(ask)})}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 10**9},
+        {"patch_zyx": [10**4] * 3},
+        {"patch_zyx": [0, 8, 8]},
+        {"strides_zyx": [[7, 7, 7]] * 5},
+        {"spacing_zyx_mm": [0.0, 1.0, 1.0]},
+    ],
+)
+def test_a_plan_that_no_other_site_could_work_by_is_refused(
+    settings, new_site, new_request, changes: dict[str, object]
+) -> None:
+    """It would be that of every site that shares the domain."""
+    sites = {"north": new_site("north", ("apple", "average"))}
+    run = new_run(settings, new_request(*sites))
+
+    def app(message: Message, context) -> Message:
+        reply = client_app.app(message, context)
+        return Message(_planned(**changes)(reply.content), reply_to=message)
+
+    with pytest.raises(QuorumNotReached, match="north: BadSpec"):
+        Coordinator(settings, run, LocalGrid(sites, app), print).go()  # type: ignore[arg-type]

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import kstest
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import BudgetSpent, InvalidSite
 from u2net_platform.federation.aggregation import norm_of
 from u2net_platform.federation.coordinator import Coordinator, new_run
 from u2net_platform.federation.local import LocalGrid
-from u2net_platform.federation.privacy import Privacy, PrivacyRules
+from u2net_platform.federation.privacy import Privacy, PrivacyRules, secret_normal
 
 UPDATES = {"backbone": {"a": torch.full((300,), 2.0)}, "heart": {"b": torch.full((100,), -1.0)}}
 
@@ -45,6 +46,15 @@ def test_noise_has_the_declared_size_and_is_another_each_time(tmp_path: Path) ->
     assert first.std().item() == pytest.approx(1.0, rel=0.03)
     assert first.mean().item() == pytest.approx(0.0, abs=0.03)
     assert not torch.equal(first, second)
+
+
+def test_the_noise_is_normal_and_no_seed_decides_it() -> None:
+    torch.manual_seed(0)
+    first = secret_normal(torch.Size([50_000]))
+    torch.manual_seed(0)
+    assert not torch.equal(secret_normal(torch.Size([50_000])), first)
+    assert kstest(first.numpy(), "norm").pvalue > 1e-4
+    assert secret_normal(torch.Size([2, 3])).shape == (2, 3)
 
 
 def test_what_is_spent_adds_up_over_runs_as_opacus_counts_it(tmp_path: Path) -> None:

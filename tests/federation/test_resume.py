@@ -10,6 +10,10 @@ from u2net_platform.errors import NothingToResume, QuorumNotReached
 from u2net_platform.federation.coordinator import Coordinator, State, new_run
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.site import Site
+from u2net_platform.federation.status import read_status
+from u2net_platform.files import exclusive
+from u2net_platform.model.partition import tensors_digest
+from u2net_platform.training.trainer import Trainer
 
 
 class Stops(LocalGrid):
@@ -152,3 +156,59 @@ def test_a_shared_domain_is_published_by_the_coordinator(settings, new_site, new
     assert at_north.backbone_digest == version.backbone_digest
     catalog = Catalog.open(settings.database_url)
     assert [one.version for one in catalog.versions.that_saw_site("west")] == ["apple:1"]
+
+
+def test_a_shared_domain_that_joins_keeps_what_it_has_adapted(
+    settings, new_site, new_request, monkeypatch
+) -> None:
+    sites = {"north": new_site("north", "apple"), "south": new_site("south", "plum")}
+    run = new_run(settings, new_request(*sites, rounds=4))
+    grid = Stops(sites)
+    grid.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, print).go()
+    new_site("north", "apple", ("kiwi", "average"))
+    ends: list[tuple[str, str]] = []
+    train = Trainer.run
+
+    def watched(self, *arguments, **options) -> None:
+        has = "kiwi" in self.network.domains
+        before = tensors_digest(self.network.owner_state("kiwi")) if has else ""
+        train(self, *arguments, **options)
+        if has:
+            ends.append((before, tensors_digest(self.network.owner_state("kiwi"))))
+
+    monkeypatch.setattr(Trainer, "run", watched)
+    done = Coordinator(settings, run, LocalGrid(sites), print).go()
+    assert [one.domain for one in done.versions] == ["kiwi"]
+    adapting, training = ends[:2]
+    assert adapting[0] != adapting[1] == training[0] != training[1]
+
+
+@pytest.mark.parametrize("weights", ["local", "average"])
+def test_a_site_may_share_a_domain_no_longer_or_from_now_on(
+    settings, new_site, new_request, weights: str
+) -> None:
+    other = {"local": "average", "average": "local"}[weights]
+    sites = {"north": new_site("north", ("apple", other)), "south": new_site("south", "plum")}
+    run = new_run(settings, new_request(*sites, rounds=4))
+    grid = Stops(sites)
+    grid.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, print).go()
+    new_site("north", ("apple", weights))
+    Coordinator(settings, run, LocalGrid(sites), print).go()
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    assert [one.accepted for one in rounds[-1].contributions] == [True, True]
+
+
+def test_a_run_whose_coordinator_is_gone_does_not_go_on_for_ever(
+    settings, new_site, new_request
+) -> None:
+    sites = {"north": new_site("north", "apple")}
+    run = new_run(settings, new_request(*sites))
+    Coordinator(settings, run, LocalGrid(sites), print).go()
+    Catalog.open(settings.database_url).runs.update(run, "running", 1)  # as a kill leaves it
+    assert read_status(settings, run).status == "interrupted"
+    with exclusive(settings.runs_dir / run / "lock"):
+        assert read_status(settings, run).status == "running"

@@ -43,6 +43,20 @@ def test_a_site_is_made_once_with_a_private_key(tmp_path: Path) -> None:
         init_site(tmp_path / "north", "north", {})
 
 
+def test_a_site_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    folder, data = tmp_path / "site", tmp_path / "data"
+    data.mkdir()
+    for name, domains, authority, reason in (
+        ("../up", {}, None, "name"),
+        ("north", {"heart": tmp_path / "gone"}, None, "no folder of data"),
+        ("north", {"heart": data}, Path("/etc/passwd"), "no certificate"),
+    ):
+        with pytest.raises(InvalidSite, match=reason):
+            init_site(folder, name, domains, authority=authority)
+        assert not folder.exists()
+    init_site(folder, "north", {"heart": data})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -124,7 +138,21 @@ def test_a_coordinator_knows_public_keys_alone(settings, tmp_path: Path) -> None
     deployment.add_site("north", tmp_path / "north" / "site.key.pub")
     with pytest.raises(InvalidFederation, match="already"):
         deployment.add_site("north", tmp_path / "north" / "site.key.pub")
+    with pytest.raises(InvalidFederation, match="the key of north"):
+        deployment.add_site("south", tmp_path / "north" / "site.key.pub")
+    (tmp_path / "nonsense.pub").write_text("ecdsa-sha2-nonsense AAAA")
+    with pytest.raises(InvalidFederation, match="no public key"):
+        deployment.add_site("south", tmp_path / "nonsense.pub")
+    for name in ("../../escaped", "North Pole", ""):
+        with pytest.raises(InvalidFederation, match="no name"):
+            deployment.add_site(name, tmp_path / "north" / "site.key.pub")
     assert Deployment(settings).sites == ("north",)
+    assert [path.name for path in (made.folder / "sites").iterdir()] == ["north.pub"]
+    deployment.remove_site("north")
+    assert Deployment(settings).sites == ()
+    with pytest.raises(InvalidFederation, match="no site north"):
+        deployment.remove_site("north")
+    deployment.add_site("north", tmp_path / "north" / "site.key.pub")
     assert not deployment.running
     assert not deployment.stop()
 
@@ -241,3 +269,9 @@ def test_only_an_approved_bundle_is_unpacked(tmp_path: Path, monkeypatch) -> Non
         runner.install_from_fab(b"another", skip_prompt=True)
     assert unpacked == [b"reviewed"]
     assert str(tmp_path) not in str(refused.value), "Flower sends this text to the coordinator"
+    (tmp_path / "approved.txt").unlink()
+    (tmp_path / "approved.txt").mkdir()
+    with pytest.raises(NotApproved) as refused:
+        runner.install_from_fab(b"reviewed", skip_prompt=True)
+    assert str(tmp_path) not in str(refused.value)
+    assert "IsADirectoryError" in (tmp_path / "faults.log").read_text()

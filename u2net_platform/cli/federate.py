@@ -62,12 +62,14 @@ def run(
     weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.steps,
     cap: Annotated[int, typer.Option(min=1, help="A site counts with no more than this.")] = 1000,
     momentum: Annotated[
-        float, typer.Option(min=0, max=0.999, help="Of the server; 0 is FedAvg.")
+        float, typer.Option(min=0, max=0.999, help="Of the server; 0 is none.")
     ] = 0.0,
     server_rate: Annotated[
         float | None,
         typer.Option(
-            min=0.001, max=100, help="Times the mean; from 1, if all hold the same, to 3."
+            min=0.001,
+            max=100,
+            help="Times the mean; 1 is FedAvg. By default 1 if all hold the same domains, to 3.",
         ),
     ] = None,
     proximal: Annotated[

@@ -65,6 +65,20 @@ def add(
 
 
 @app.command()
+def remove(
+    name: Annotated[str, typer.Argument(help="The site's name.")], _json: Json = False
+) -> None:
+    """Let a site take part no more.
+
+    \b
+    Examples:
+      u2net federation remove north
+    """
+    _deployment().remove_site(name)
+    emit({"site": name}, lambda _: f"{name} takes part no more")
+
+
+@app.command()
 def start(_json: Json = False) -> None:
     """Bring up Flower's SuperLink on loopback; it stays after this command.
 

@@ -6,21 +6,18 @@ name of the error's class, and the text goes to the site's own log.
 
 from __future__ import annotations
 
-import json
-import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from u2net_platform.errors import Interrupted
+from u2net_platform.errors import Interrupted, StorageError
 from u2net_platform.federation.aggregation import Refused
+from u2net_platform.federation.journal import audit, keep_fault
 from u2net_platform.federation.messages import Ask, Finish, Order, answer, failure, pack, unpack
 from u2net_platform.federation.site import Site, site_at
-
-FAULTS_FILE = "faults.log"
 
 app = ClientApp()
 
@@ -66,20 +63,8 @@ def _answer(message: Message, context: Context, work: Callable[[Site], RecordDic
     except Interrupted:
         raise  # whoever ends this process does not want a next round
     except Exception as error:
-        _log(directory, error)
         word = error.reason if isinstance(error, Refused) else type(error).__name__
+        keep_fault(directory, error)
+        with suppress(StorageError):  # that is the fault itself
+            audit(directory, "failed", {"word": word})
         return Message(failure(word), reply_to=message)
-
-
-def _log(directory: Path, error: Exception) -> None:
-    """Keep the whole story at the site."""
-    entry = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "error": type(error).__name__,
-        "text": "".join(traceback.format_exception(error)),
-    }
-    try:
-        with (directory / FAULTS_FILE).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
-    except OSError:
-        return  # a full disk: the coordinator hears of the first fault all the same

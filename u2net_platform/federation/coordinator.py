@@ -7,11 +7,13 @@ on from its last round.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from u2net_platform.catalog.records import (
 )
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
-from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.domains.spec import DomainSpec, PlanOverrides
 from u2net_platform.errors import (
     Conflict,
     Interrupted,
@@ -88,6 +90,7 @@ from u2net_platform.workflows.verify import take_probe
 REQUEST_FILE = "federation.json"
 STATE_FILE = "federation.safetensors"
 POLL_SECONDS = 1.0
+LARGEST_BATCH = 4  # times the voxels of the recipe, where a site's plan declares its own
 
 
 class FederationRequest(BaseModel):
@@ -276,11 +279,13 @@ class Coordinator:
                 self._catalog.federations.end_round(one)
             self._catalog.runs.update(self._run_id, "running", state.round)
             return state
-        held = self._describe(self._present(1))
+        held, reasons = self._describe(self._present(1))
         if len(held) < self.request.quorum:
+            why = ", ".join(f"{site}: {reasons.get(site, 'Absent')}" for site in self.request.sites
+                            if site not in held)  # fmt: skip
             raise QuorumNotReached(
                 f"{len(held)} of {len(self.request.sites)} sites say what they hold, and "
-                f"{self.request.quorum} are needed",
+                f"{self.request.quorum} are needed ({why})",
                 "See that they run, and faults.log in their folders.",
             )
         state = State({BACKBONE: self._first_backbone()})
@@ -292,19 +297,21 @@ class Coordinator:
         state.save(file)
         return state
 
-    def _describe(self, nodes: Mapping[str, int]) -> dict[str, Description]:
-        """What sites hold; those that cannot say so are left out."""
+    def _describe(self, nodes: Mapping[str, int]) -> tuple[dict[str, Description], dict[str, str]]:
+        """What sites hold; of those that cannot say so, why."""
         ask = Ask(run=self._run_id, fold=self.request.fold, batch_voxels=self._recipe.batch_voxels)
         answers = self._exchange(nodes, DESCRIBE, {site: pack(ask) for site in nodes})
-        found = {}
+        found, reasons = {}, dict.fromkeys(nodes.keys() - answers.keys(), "NoReply")
         for site, message in answers.items():
             try:
-                found[site], _ = unpack(Description, content_of(message))
-                _check_domains(found[site])
+                held, _ = unpack(Description, content_of(message))
+                _check_domains(held, self._recipe.batch_voxels)
             except Refused as refused:
-                found.pop(site, None)
+                reasons[site] = refused.reason
                 self._on_note(f"{site} cannot say what it holds: {refused.reason}")
-        return found
+            else:
+                found[site] = held
+        return found, reasons
 
     def _first_backbone(self) -> dict[str, Tensor]:
         if self.request.base:
@@ -411,8 +418,10 @@ class Coordinator:
     ) -> tuple[list[Contribution], list[ContributionRecord], dict[str, float]]:
         """One attempt: contributions that may count, a row for every site, and numbers to watch."""
         nodes = self._present(number)
+        reasons: dict[str, str] = {}
         if new := {site: node for site, node in nodes.items() if site not in state.held}:
-            self._welcome(state, self._describe(new))
+            described, reasons = self._describe(new)
+            self._welcome(state, described)
         nodes = {site: node for site, node in nodes.items() if site in state.held}
         orders = {site: self._order(state, site, number) for site in nodes}
         started = time.monotonic()
@@ -425,17 +434,22 @@ class Coordinator:
             row: dict[str, Any] = {"site": site, "seconds": seconds}
             try:
                 if site not in nodes:
-                    raise Refused("Absent")
+                    raise Refused(reasons.get(site, "Absent"))
                 row["bytes_down"] = size_of(orders[site])
-                if site not in answers:
+                message = answers.pop(site, None)  # its memory goes with it
+                if message is None:
                     raise Refused("NoReply")
-                if answers[site].has_content():
-                    row["bytes_up"] = size_of(answers[site].content)
-                answer = answer_of(site, answers[site])
+                if message.has_content():
+                    row["bytes_up"] = size_of(message.content)
+                answer = answer_of(site, message)
                 one = answer.contribution
                 check(one, self._answerable(state, site), self.request.rules)
-                _check_domains(answer.held)
+                _check_domains(answer.held, self._recipe.batch_voxels)
+                if one.steps > self.request.cycles * len(answer.held.domains):
+                    raise Refused("WrongWeight")
             except Refused as refused:
+                if refused.reason == "WrongKeys":  # it may share other domains than it did
+                    state.held.pop(site, None)
                 rows.append(ContributionRecord(**row, accepted=False, reason=refused.reason))
             else:
                 taken.append(one)
@@ -598,8 +612,9 @@ class Coordinator:
         )
 
 
-def _check_domains(held: Description) -> None:
-    """What a site says of its domains goes into the catalog, so it has to be what a plugin says.
+def _check_domains(held: Description, batch_voxels: int) -> None:
+    """What a site says of its domains goes into the catalog, so it has to be what a plugin says;
+    and its plan is what other sites work by, so it must not ask for more than the run does.
 
     Raises:
         Refused: BadSpec.
@@ -608,8 +623,14 @@ def _check_domains(held: Description) -> None:
         for name, one in held.domains.items():
             if DomainSpec.parse(one.spec, name).name != name:
                 raise Refused("BadSpec")
-            if one.plan is not None:
-                Plan.model_validate(one.plan)
+            if one.plan is None:
+                continue
+            plan = Plan.model_validate(one.plan)
+            PlanOverrides.model_validate(plan.model_dump(include=set(PlanOverrides.model_fields)))
+            if plan.batch_size * prod(plan.patch_zyx) > LARGEST_BATCH * batch_voxels:
+                raise Refused("BadSpec")
+            if not all(0 < side < math.inf for side in plan.spacing_zyx_mm):
+                raise Refused("BadSpec")
     except (InvalidSpec, ValidationError) as error:
         raise Refused("BadSpec") from error
 

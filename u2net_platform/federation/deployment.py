@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -22,10 +23,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from u2net_platform.errors import DeploymentFailed, InvalidFederation, NotWritable
 from u2net_platform.federation.keys import CA_FILE, create_authority
+from u2net_platform.federation.messages import SITE_NAME
 from u2net_platform.files import write_text
 from u2net_platform.settings import Settings
 
@@ -137,20 +142,40 @@ class Deployment:
         """Let the holder of a key take part as a site; at once, if the SuperLink runs.
 
         Raises:
-            InvalidFederation: the site is known already, or the file is no public key.
+            InvalidFederation: the site or its key is known already, the name is none, or the file
+                is no public key.
         """
+        if not re.fullmatch(SITE_NAME, name):
+            raise InvalidFederation(
+                f"{name!r} is no name of a site",
+                "Take that of its site.toml: letters, digits, -, _.",
+            )
         if name in self.config.sites:
             raise InvalidFederation(f"There is a site {name} already", "Choose another name.")
-        text = public_key.read_text("utf-8", errors="replace")
-        if not text.startswith("ecdsa-sha2-"):
-            raise InvalidFederation(
-                f"{public_key} is no public key of a site",
-                "Take site.key.pub from the site's folder; site.key never leaves it.",
-            )
+        text = _public_key(public_key)
+        for other in self.config.sites:
+            if self._key(other).read_text("utf-8").split()[:2] == text.split()[:2]:
+                raise InvalidFederation(
+                    f"{public_key} is the key of {other}", "Each site has a key of its own."
+                )
         write_text(self._key(name), text)
         self._write({**self.config.sites, name: None})
         if self.running:
             self._register()
+
+    def remove_site(self, name: str) -> None:
+        """Let the holder of a site's key take part no more; at once, if the SuperLink runs.
+
+        Raises:
+            InvalidFederation: there is no such site, or the SuperLink, which knows it, is down.
+        """
+        if name not in self.config.sites:
+            raise InvalidFederation(f"There is no site {name}", f"There are: {self.sites}")
+        node = self.config.sites[name]
+        if node is not None:
+            self._flwr("supernode", "unregister", str(node), LINK)
+        self._write({site: node for site, node in self.config.sites.items() if site != name})
+        self._key(name).unlink(missing_ok=True)
 
     def start(self) -> None:
         """Bring up the SuperLink, and let it know the sites' keys; it stays after this process.
@@ -159,6 +184,7 @@ class Deployment:
             DeploymentFailed: it does not come up.
         """
         if self.running:
+            self._register()
             return
         command = [
             "flower-superlink", "--host", "127.0.0.1", "--port", str(self.config.port),
@@ -176,6 +202,7 @@ class Deployment:
         until = time.monotonic() + START_SECONDS
         while not self._answers():
             if process.poll() is not None or time.monotonic() > until:
+                self.stop()
                 raise DeploymentFailed("Flower's SuperLink does not come up", f"See {self.log}")
             time.sleep(0.2)
         self._register()
@@ -301,6 +328,21 @@ class Deployment:
             "FLWR_HOME": str(self.folder / "flower"),
         }
         return environment() | home
+
+
+def _public_key(file: Path) -> str:
+    """Raises InvalidFederation: the file is no public key of a site."""
+    text = file.read_text("utf-8", errors="replace")
+    try:
+        known = isinstance(load_ssh_public_key(text.encode()), EllipticCurvePublicKey)
+    except (ValueError, UnsupportedAlgorithm):
+        known = False
+    if not known:
+        raise InvalidFederation(
+            f"{file} is no public key of a site",
+            "Take site.key.pub from the site's folder; site.key never leaves it.",
+        )
+    return text
 
 
 def environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 from flwr.supernode.cli import flwr_clientapp
 
 from u2net_platform.errors import NotApproved
+from u2net_platform.federation.journal import keep_fault
 from u2net_platform.federation.site import approved_bundles
 
 SITE_VARIABLE = "U2NET_SITE"
@@ -30,10 +31,15 @@ def main() -> None:
     install = runner.install_from_fab
 
     def guarded(content: bytes, *arguments: Any, **options: Any) -> Any:
-        digest = hashlib.sha256(content).hexdigest()
-        if digest not in approved_bundles(Path(os.environ[SITE_VARIABLE])):
-            raise NotApproved(f"Bundle {digest} is not approved here", "u2net site approve")
-        return install(content, *arguments, **options)
+        digest, site = hashlib.sha256(content).hexdigest(), Path(os.environ[SITE_VARIABLE])
+        try:
+            approved = digest in approved_bundles(site)
+            if approved:
+                return install(content, *arguments, **options)
+        except Exception as error:  # Flower would send its text, and with it paths of the site
+            keep_fault(site, error)
+            raise NotApproved("The bundle cannot be unpacked here", "See faults.log.") from None
+        raise NotApproved(f"Bundle {digest} is not approved here", "u2net site approve")
 
     runner.install_from_fab = guarded  # type: ignore[attr-defined]
     flwr_clientapp()

@@ -27,6 +27,7 @@ Owners = Mapping[str, Mapping[str, Tensor]]
 
 
 Kind = TypeVar("Kind", bound="Strict")
+SITE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 # A site makes folders of this name.
 RunId = Annotated[str, Field(pattern=r"^\d{8}-\d{6}-[0-9a-f]{4}$")]
 
@@ -154,6 +155,9 @@ def answer_of(site: str, message: Message) -> Answer:
         metrics = {name: float(value) for name, value in counts.items()}  # type: ignore[arg-type]
     except (KeyError, ValueError, TypeError) as error:
         raise Refused("BadMessage") from error
+    # Their names become those of curves.
+    if not metrics.keys() <= {"epsilon", *(f"loss/{name}" for name in held.domains)}:
+        raise Refused("BadMessage")
     return Answer(Contribution(site, updates, examples, steps), held, metrics)
 
 

@@ -8,13 +8,16 @@ tell well whether the site took part with its data or not at all. Source: Geyer,
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import ndtri
 from torch import Tensor
 
 from u2net_platform.errors import BudgetSpent, InvalidSite
@@ -60,11 +63,9 @@ class Privacy:
             whole = {name: tensor * scale for name, tensor in whole.items()}
         if self._rules.noise:
             self._spend()
-            # Of the system's own randomness: who knows a seed takes the noise off again.
-            generator = torch.Generator().manual_seed(secrets.randbits(63))
             deviation = self._rules.noise * self._rules.clip
             whole = {
-                name: tensor + deviation * torch.randn(tensor.shape, generator=generator)
+                name: tensor + deviation * secret_normal(tensor.shape)
                 for name, tensor in whole.items()
             }
         return {o: {n: whole[f"{o}/{n}"] for n in update} for o, update in updates.items()}
@@ -102,6 +103,16 @@ class Privacy:
         except FileNotFoundError:
             return {}
         return found
+
+
+def secret_normal(shape: torch.Size) -> Tensor:
+    """Standard normal numbers of the system's own randomness, all of it.
+
+    A generator would stretch a seed: torch's takes 32 bits, so that whoever tries them all can take
+    the noise off again.
+    """
+    whole = np.frombuffer(os.urandom(8 * prod(shape)), np.uint64) >> np.uint64(11)
+    return torch.from_numpy(ndtri((whole + 0.5) / 2.0**53)).reshape(shape).float()
 
 
 def _accountant() -> Any:

@@ -7,15 +7,12 @@ nowhere else, unless `site.toml` shares them.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -31,9 +28,18 @@ from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.domains.spec import list_faults
 from u2net_platform.errors import BudgetSpent, Conflict, InvalidSite, StateLost, UnknownDomain
 from u2net_platform.federation.aggregation import Weights, norm_of
-from u2net_platform.federation.messages import Ask, Description, Finish, Held, Order, Published
+from u2net_platform.federation.journal import audit
+from u2net_platform.federation.messages import (
+    SITE_NAME,
+    Ask,
+    Description,
+    Finish,
+    Held,
+    Order,
+    Published,
+)
 from u2net_platform.federation.privacy import Privacy, PrivacyRules
-from u2net_platform.files import exclusive, storage_errors
+from u2net_platform.files import exclusive
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE, owner_of, tensors_digest
@@ -54,7 +60,6 @@ from u2net_platform.workflows.train import LOCK_FILE, topology_of
 from u2net_platform.workflows.verify import take_probe
 
 SITE_FILE = "site.toml"
-AUDIT_FILE = "audit.jsonl"
 APPROVED_FILE = "approved.txt"
 
 
@@ -75,7 +80,7 @@ class SiteConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    name: str = Field(pattern=SITE_NAME)
     device: str = "auto"
     workers: int = Field(default=1, ge=0)
     plugins: Path | None = None
@@ -88,12 +93,20 @@ class SiteConfig(BaseModel):
         """Raises InvalidSite: with all faults at once."""
         file = directory / SITE_FILE
         try:
-            return cls.model_validate(tomllib.loads(file.read_text("utf-8")))
+            return cls.parse(file.read_text("utf-8"), file)
         except OSError as error:
             raise InvalidSite(
                 f"{directory} is no site: {SITE_FILE} cannot be read", "Make one: u2net site init"
             ) from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except UnicodeDecodeError as error:
+            raise InvalidSite(f"{file} is no TOML: {error}", "Correct it.") from error
+
+    @classmethod
+    def parse(cls, text: str, file: Path) -> Self:
+        """Raises InvalidSite: with all faults at once; `file` says where."""
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
             raise InvalidSite(f"{file} is no TOML: {error}", "Correct it.") from error
         except ValidationError as error:
             raise InvalidSite(
@@ -135,7 +148,7 @@ class Site:
     def describe(self, ask: Ask) -> Description:
         """The site's domains; a plan only of those whose weights it shares."""
         found = self._description(self._prepare(ask.fold, ask.batch_voxels, {}))
-        self._audit(ask.run, 0, "described", {"domains": sorted(found.domains)})
+        self._audit(ask.run, 0, "described", _told(found))
         return found
 
     def train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
@@ -153,22 +166,31 @@ class Site:
 
     def _train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
         until = time.monotonic() + order.seconds
-        prepared = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
+        held = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
+        prepared = {name: one for name, one in held.items() if not self._waits(name, given)} or held
         before = self._kept(order.run, order.confirmed)
         network = self._network(order, given, prepared)
-        self._adapt_new(order, network, prepared, before, until)
+        shared = given.keys() & prepared.keys()
+        for name in shared:
+            network.load_owner(name, dict(given[name]))
+        adapted = self._adapt_new(order, network, prepared, before, until)
         target = self._round_dir(order.run, order.round)
         shutil.rmtree(target, ignore_errors=True)
         owners = frozenset({BACKBONE, *prepared})
         trainer = self._trainer(order, network, prepared, owners, target)
         trainer.begin_at((order.round - 1) * order.cycles, before)
-        for name in given.keys() & prepared.keys():
+        for name in shared - adapted:
             network.load_owner(name, dict(given[name]))  # a shared domain is the coordinator's
         watch = _Watch(until)
         trainer.run(watch, NullRecorder(), until=order.round * order.cycles)
         trainer.save()
         self._forget_rounds(order.run, {order.confirmed, order.round})
-        return self._sent(order, given, network, prepared, watch)
+        return self._sent(order, given, network, prepared, watch, self._description(held))
+
+    def _waits(self, name: str, given: Mapping[str, Weights]) -> bool:
+        """Whether a domain's first weights have yet to come from the coordinator, which hears of it
+        by the answer to this order."""
+        return self.config.domains[name].weights == "average" and name not in given
 
     def finish(self, finish: Finish, given: Mapping[str, Weights]) -> Published:
         """Publish the site's domains on the final backbone, in the site's own catalog."""
@@ -202,6 +224,7 @@ class Site:
         network: UniversalUNet,
         prepared: Mapping[str, PreparedDomain],
         watch: _Watch,
+        description: Description,
     ) -> Sent:
         shared = {name for name in prepared if self.config.domains[name].weights == "average"}
         raw = {
@@ -222,14 +245,14 @@ class Site:
             }
             for owner, update in updates.items()
         }
-        self._audit(order.run, order.round, "sent", {"updates": leaving, "numbers": metrics})
-        return Sent(
-            self._description(prepared),
-            updates,
-            examples=sum(len(one.training) for one in prepared.values()),
-            steps=order.cycles * len(prepared),
-            metrics=metrics,
-        )
+        counts = {
+            "examples": sum(len(one.training) for one in prepared.values()),
+            "steps": order.cycles * len(prepared),
+        }
+        numbers = metrics | counts
+        told = _told(description) | {"updates": leaving, "numbers": numbers}
+        self._audit(order.run, order.round, "sent", told)
+        return Sent(description, updates, metrics=metrics, **counts)
 
     def _description(self, prepared: Mapping[str, PreparedDomain]) -> Description:
         held = {}
@@ -316,17 +339,17 @@ class Site:
         prepared: Mapping[str, PreparedDomain],
         before: Path | None,
         until: float,
-    ) -> None:
+    ) -> set[str]:
         """A domain that joins later learns on the frozen backbone first, for as long as a round.
 
-        Only then do its gradients reach the backbone.
+        Only then do its gradients reach the backbone. Returns which have.
         """
         if order.round == 1:
-            return
+            return set()
         kept = _domains_in(before) if before else set()
         new = {name: one for name, one in prepared.items() if name not in kept}
         if not new:
-            return
+            return set()
         directory = self._run_dir(order.run) / "joining"
         shutil.rmtree(directory, ignore_errors=True)
         trainer = self._trainer(order, network, new, frozenset(new), directory)
@@ -334,6 +357,7 @@ class Site:
         trainer.run(_Watch(until), NullRecorder(), until=order.round * order.cycles)
         shutil.rmtree(directory, ignore_errors=True)
         self._audit(order.run, order.round, "adapted", {"domains": sorted(new)})
+        return set(new)
 
     def _kept(self, run: str, confirmed: int) -> Path | None:
         """What the confirmed round left; None before the first."""
@@ -401,19 +425,16 @@ class Site:
         return self._run_dir(run) / f"round-{number:05d}"
 
     def _audit(self, run: str, number: int, what: str, details: Mapping[str, Any]) -> None:
-        """Note what leaves the site, on disk before it does; lines are only added."""
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "run": run,
-            "round": number,
-            "what": what,
-            **details,
-        }
-        file = self.directory / AUDIT_FILE
-        with storage_errors(file), file.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line, sort_keys=True) + "\n")
-            log.flush()
-            os.fsync(log.fileno())
+        audit(self.directory, what, {"run": run, "round": number, **details})
+
+
+def _told(held: Description) -> dict[str, Any]:
+    """What a description tells of the site, for the audit log."""
+    domains = {
+        name: {"examples": one.examples, "plugin": one.plugin_digest, "plan": one.plan is not None}
+        for name, one in held.domains.items()
+    }
+    return {"domains": domains}
 
 
 def approved_bundles(directory: Path) -> set[str]:

@@ -60,15 +60,16 @@ def init_site(
     for domain, data in domains.items():
         where = json.dumps(str(data.resolve()))
         lines += [f"[domains.{domain}]", f"data = {where}", 'weights = "local"', ""]
-    write_text(folder / SITE_FILE, "\n".join(lines).rstrip() + "\n")
-    try:
-        SiteConfig.load(folder)
-    except InvalidSite:
-        (folder / SITE_FILE).unlink()
-        raise
+    text = "\n".join(lines).rstrip() + "\n"
+    SiteConfig.parse(text, folder / SITE_FILE)
+    for data in domains.values():
+        if not data.is_dir():
+            raise InvalidSite(f"{data} is no folder of data", "Give the one with dataset.json.")
     if authority is not None:
         trust_authority(folder, authority)
-    return create_site_key(folder)
+    public = create_site_key(folder)
+    write_text(folder / SITE_FILE, text)  # last: with it the folder is a site
+    return public
 
 
 def trust_authority(folder: Path, authority: Path) -> None:
@@ -94,6 +95,7 @@ def approve(folder: Path, digest: str) -> None:
         InvalidSite: that is no SHA-256.
     """
     SiteConfig.load(folder)
+    digest = digest.lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise InvalidSite(f"{digest!r} is no SHA-256", "Take what u2net federation init says.")
     every = sorted({*approved_bundles(folder), digest})

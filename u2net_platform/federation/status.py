@@ -11,7 +11,9 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RoundRecord, Status
 from u2net_platform.errors import NothingToResume, UnknownRecord
 from u2net_platform.federation.coordinator import REQUEST_FILE, request_of
+from u2net_platform.files import is_held
 from u2net_platform.settings import Settings
+from u2net_platform.workflows.train import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ def read_status(settings: Settings, run_id: str | None) -> RunStatus:
     with suppress(UnknownRecord):
         run = catalog.runs.get(run_id)
         status, ended_at = run.status, run.ended_at
+        # A coordinator that was killed, or stopped by Flower, says nothing any more.
+        if status == "running" and not is_held(settings.runs_dir / run_id / LOCK_FILE):
+            status = "interrupted"
     done = max((one.number for one in rounds if one.status == "completed"), default=0)
     return RunStatus(run_id, status, done, request.rounds, tuple(rounds), ended_at)
 
