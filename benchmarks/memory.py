@@ -53,7 +53,7 @@ def main() -> None:
         shared = _plan(folder)
         rows = [("here", True), ("here, real network", False)]
         if not arguments.ours_only:
-            rows.insert(0, ("nnU-Net v2", True))
+            rows.append(("nnU-Net v2", True))
         print(f"| CT of {' x '.join(map(str, shape))} | peak, GiB | minutes |")
         print("|---|---|---|")
         for name, pointwise in rows:
