@@ -106,7 +106,7 @@ def fill(folder: Path) -> None:
     labels = np.zeros((6, 8, 10), dtype=np.uint8)
     labels[2:4, 2:4, 2:4], labels[2:4, 5:7, 2:4] = 1, 2
     write_volume(folder / "labelsTr/ear_1.nii.gz", labels)
-    write_volume(folder / "imagesTr/ear_1.nii.gz", random.normal(size=labels.shape))
+    write_volume(folder / "imagesTr/ear_1.nii.gz", random.normal(0, 400, labels.shape))
 
 
 def test_check_passes_sound_cases(msd_folder: Path) -> None:
