@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 Triple = tuple[int, int, int]
 
+FEW_VALUES = 1 << 18  # of a strided convolution's input, for which torch's gradients are as fast
+
 
 def channelwise_conv3d(x: Tensor, weight: Tensor, stride_zyx: Triple = (1, 1, 1)) -> Tensor:
     """Convolve each channel with its own kernel, padded so that stride 1 keeps the shape.
@@ -31,7 +33,8 @@ def channelwise_conv3d(x: Tensor, weight: Tensor, stride_zyx: Triple = (1, 1, 1)
     if x.dim() != 5:
         raise ValueError(f"expected b c z y x, got {tuple(x.shape)}")
     function = _function(x.device.type)
-    if function is None or (x.is_cuda and x.dtype == torch.double):
+    small = x.device.type == "cpu" and stride_zyx != (1, 1, 1) and x.numel() < FEW_VALUES
+    if function is None or small or (x.is_cuda and x.dtype == torch.double):
         return F.conv3d(x, weight, stride=stride_zyx, padding=_same(weight), groups=x.shape[1])
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))

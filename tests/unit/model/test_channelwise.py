@@ -8,11 +8,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from u2net_platform.model.channelwise import channelwise_conv3d
+from u2net_platform.model import channelwise
+from u2net_platform.model.channelwise import FEW_VALUES, channelwise_conv3d
 
 TRIPLES_OF_KERNELS = list(product((1, 3), repeat=3))
 TRIPLES_OF_STRIDES = list(product((1, 2), repeat=3))
 SHAPES = [(2, 3, 5, 7, 6), (1, 2, 1, 5, 4), (3, 1, 2, 3, 5), (3, 2, 1, 1, 1)]
+
+
+@pytest.fixture(autouse=True)
+def none_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Volumes here are small, and their gradients are ours all the same."""
+    monkeypatch.setattr(channelwise, "FEW_VALUES", 0)
 
 
 @pytest.mark.parametrize("kernel", TRIPLES_OF_KERNELS)
@@ -78,3 +85,13 @@ def test_no_gradient_is_computed_where_none_is_asked_for() -> None:
 def test_a_volume_without_a_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="b c z y x"):
         channelwise_conv3d(torch.randn(2, 3, 4, 3), torch.randn(2, 1, 3, 3, 3))
+
+
+def test_a_small_strided_convolution_is_torch_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channelwise, "FEW_VALUES", FEW_VALUES)
+    x, weight = torch.randn(1, 2, 4, 4, 4), torch.randn(2, 1, 3, 3, 3, requires_grad=True)
+    names = [
+        type(channelwise_conv3d(x, weight, stride).grad_fn).__name__
+        for stride in ((1, 1, 1), (2, 2, 2))
+    ]
+    assert names == ["_ChannelwiseBackward", "ConvolutionBackward0"]
