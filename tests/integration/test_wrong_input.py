@@ -299,11 +299,12 @@ def test_a_bad_recipe_lists_its_faults(site, tmp_path: Path) -> None:
 
 def test_a_run_that_diverges_says_so_and_leaves_no_process_behind(site) -> None:
     flags = (*FAST, "--learning-rate", "1e30", "--workers", "1", "--cycles", "9")
+    before = set(multiprocessing.active_children())  # joblib keeps its own for the next call
     result = u2net("train", "box", *flags)
     assert result.exit_code == 7, result.output
     assert "Diverged: The loss of box is nan" in result.stderr
     assert result.exc_info is not None  # and with it all that the run held
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= before
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:99", "abacus"])
