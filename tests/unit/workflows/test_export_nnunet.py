@@ -9,6 +9,7 @@ from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED
 from u2net_platform.errors import NotWritable, UnreadableImage
+from u2net_platform.imaging.volume import read_labels, write_array
 from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 from u2net_platform.workflows.export_nnunet import export_nnunet
 from u2net_platform.workflows.new_domain import write_plugin
@@ -77,6 +78,9 @@ def test_what_is_ignored_or_unlabelled_is_ignored_by_nnunet(tmp_path: Path) -> N
     folder = write_phantom_plugin("twin", tmp_path)
     original = open_dataset(write_phantom("twin", tmp_path, cases=2, seed=1))
     hidden = original.training[0].id
+    drawn = read_labels(original.training[0].label)
+    array = np.where(drawn.array == 2, 0, drawn.array)  # nobody has drawn the inner zone
+    write_array(original.training[0].label, array[None], drawn.grid)
     file = folder / "domain.toml"
     rule = f'unlabelled = [{{ labels = ["inner zone"], cases = ["{hidden}"] }}]'
     file.write_text(file.read_text().replace("unlabelled = []", rule))
@@ -90,4 +94,4 @@ def test_what_is_ignored_or_unlabelled_is_ignored_by_nnunet(tmp_path: Path) -> N
         labels = load_case(remade, case)[1]
         assert labels is not None
         values = set(np.unique(labels.array).tolist())
-        assert values == ({1, 2, IGNORED} if case.id == hidden else {0, 1, 2})
+        assert values == ({1, IGNORED} if case.id == hidden else {0, 1, 2})
