@@ -68,24 +68,13 @@ def _without(key: str) -> Change:
     return apply
 
 
-def _held(**changes: object) -> Change:
-    def apply(content: RecordDict) -> RecordDict:
-        held = json.loads(str(content.config_records["order"]["json"]))
-        (domain,) = held["domains"].values()
-        domain["spec"] |= changes
-        content["order"] = ConfigRecord({"json": json.dumps(held)})
-        return content
-
-    return apply
-
-
-def _planned(**changes: object) -> Change:
-    """The answer of a site that shares its domain, with another plan."""
+def _held(part: str = "spec", /, **changes: object) -> Change:
+    """The answer of a site whose one domain has another spec, or, where it is shared, plan."""
 
     def apply(content: RecordDict) -> RecordDict:
         held = json.loads(str(content.config_records["order"]["json"]))
         (domain,) = held["domains"].values()
-        domain["plan"] |= changes
+        domain[part] |= changes
         content["order"] = ConfigRecord({"json": json.dumps(held)})
         return content
 
@@ -281,7 +270,7 @@ def test_a_plan_that_no_other_site_could_work_by_is_refused(
 
     def app(message: Message, context) -> Message:
         reply = client_app.app(message, context)
-        return Message(_planned(**changes)(reply.content), reply_to=message)
+        return Message(_held("plan", **changes)(reply.content), reply_to=message)
 
     with pytest.raises(QuorumNotReached, match="north: BadSpec"):
         Coordinator(settings, run, LocalGrid(sites, app), print).go()  # type: ignore[arg-type]
