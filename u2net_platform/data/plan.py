@@ -68,7 +68,8 @@ class Plan(Frozen):
     """How a domain's cases are prepared and its network is built.
 
     `shape_zyx` is the median case at the plan's spacing; `kernels_zyx` has one entry a level,
-    `strides_zyx` one for each transition from a level to the next.
+    `strides_zyx` one for each transition from a level to the next. `keep_largest`, in a published
+    version: classes of which only the largest part is kept, as that helped on validation cases.
     """
 
     spacing_zyx_mm: Spacing
@@ -78,10 +79,12 @@ class Plan(Frozen):
     kernels_zyx: tuple[Shape, Shape, Shape, Shape, Shape, Shape]
     batch_size: int
     statistics: tuple[Statistics, ...] | None
+    keep_largest: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        return digest_of(self.model_dump(mode="json"))
+        """Digest of what training needs."""
+        return digest_of(self.model_dump(mode="json", exclude={"keep_largest"}))
 
     @property
     def preparation_digest(self) -> str:

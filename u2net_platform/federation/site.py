@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import NewVersion, RunRecord
+from u2net_platform.catalog.records import RunRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.discovery import find_plugin
@@ -56,8 +56,8 @@ from u2net_platform.training.trainer import (
 )
 from u2net_platform.workflows.add_domain import add_domain, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.train import LOCK_FILE, topology_of
-from u2net_platform.workflows.verify import take_probe
 
 SITE_FILE = "site.toml"
 APPROVED_FILE = "approved.txt"
@@ -387,31 +387,16 @@ class Site:
         directory = self._run_dir(finish.run)
         with suppress(Conflict):  # it was asked before
             self.catalog.runs.create(_run_record(finish, prepared, directory, self.config.device))
-        store = WeightStore(self.settings.weights_dir)
-        backbone = store.put(network.owner_state(BACKBONE))
+        store, device = WeightStore(self.settings.weights_dir), choose_device(self.config.device)
         known = {one.domain: one for one in self.catalog.versions.by_run(finish.run)}
         for name, one in prepared.items():
             if name in known:
                 continue
-            topology = topology_of(one.plugin.spec, one.plan, network.architecture)
             metrics: dict[str, Any] = {"federation": {"sites": finish.sites}}
             if name in dice:
                 metrics["validation"] = {"dice": dice[name]}
-            known[name] = self.catalog.versions.publish(
-                NewVersion(
-                    domain=name,
-                    backbone_digest=backbone,
-                    backbone_architecture=network.architecture.model_dump(mode="json"),
-                    domain_digest=store.put(network.owner_state(name)),
-                    spec=one.plugin.spec.document(),
-                    plugin_digest=one.plugin.digest,
-                    plan=one.plan.model_dump(mode="json"),
-                    run_id=finish.run,
-                    architecture=topology.model_dump(mode="json"),
-                    metrics=metrics,
-                    probe=take_probe(network, name, store),
-                )
-            )
+            new = new_version(network, one, finish.run, store, device, metrics)
+            known[name] = self.catalog.versions.publish(new)
         self.catalog.runs.update(finish.run, "completed", finish.recipe.cycles * len(prepared))
         return {name: known[name].reference for name in prepared}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,17 +19,23 @@ ZYX = tuple[float, float, float]
 
 
 def postprocess(
-    plugin: DomainPlugin, labels: NDArray[np.uint8], spacing_zyx_mm: ZYX
+    plugin: DomainPlugin,
+    labels: NDArray[np.uint8],
+    spacing_zyx_mm: ZYX,
+    chosen: Collection[str] = (),
 ) -> NDArray[np.uint8]:
     """The plugin's own hook where it has one, else what its spec declares; z y x to z y x.
+
+    chosen: classes of which the largest part is kept, beside those that the spec declares.
 
     Raises:
         BrokenPlugin: the hook fails, or returns something that is no such volume.
     """
     if plugin.postprocess:
         return _run_hook(plugin, plugin.postprocess, labels, spacing_zyx_mm)
-    for name in plugin.spec.postprocessing.keep_largest:
-        labels = keep_largest(labels, plugin.spec.class_names.index(name) + 1)
+    for value, name in enumerate(plugin.spec.class_names, start=1):
+        if name in chosen or name in plugin.spec.postprocessing.keep_largest:
+            labels = keep_largest(labels, value)
     return labels
 
 

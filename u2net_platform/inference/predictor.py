@@ -107,7 +107,8 @@ class Predictor:
         grid = prepared.grid
         slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
         labels = turned_back(labels_from_scores(slabs, grid, canonical_grid(target)), target)
-        return LabelVolume(postprocess(self.plugin, labels.array, target.spacing_zyx_mm), target)
+        chosen, spacing = self.plan.keep_largest, target.spacing_zyx_mm
+        return LabelVolume(postprocess(self.plugin, labels.array, spacing, chosen), target)
 
     def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""

@@ -13,7 +13,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
+from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.spec import DomainSpec
@@ -30,10 +30,10 @@ from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
-from u2net_platform.workflows.compatibility import fitting, geometry_of
+from u2net_platform.workflows.compatibility import geometry_of
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.verify import take_probe
 from u2net_platform.workflows.warm_start import nearest
 
 REQUEST_FILE = "run.json"
@@ -270,45 +270,19 @@ class _Run:
     def _publish(self, trainer: Trainer) -> tuple[VersionRecord, ...]:
         """Weights first, then rows; a domain that a killed run published already stays."""
         store = WeightStore(self.settings.weights_dir)
-        network = trainer.result
-        backbone = store.put(network.owner_state(BACKBONE))
+        backbone = store.put(trainer.result.owner_state(BACKBONE))
         base = self._base()
         if base and self.request.adapts and base.backbone_digest != backbone:
             raise Conflict("the frozen backbone has changed", "A fault of the program: report it.")
-        return tuple(
-            self._published(name, network, backbone, store, trainer)
-            for name in self.request.domains
-        )
-
-    def _published(
-        self,
-        name: str,
-        network: UniversalUNet,
-        backbone: str,
-        store: WeightStore,
-        trainer: Trainer,
-    ) -> VersionRecord:
-        for version in self.catalog.versions.by_run(self.run_id):
-            if version.domain == name:
-                return version
-        one = self.prepared[name]
-        curve = trainer.curves.get(f"dice/{name}")
-        topology = topology_of(one.plugin.spec, one.plan, network.architecture)
-        new = NewVersion(
-            domain=name,
-            backbone_digest=backbone,
-            backbone_architecture=network.architecture.model_dump(mode="json"),
-            domain_digest=store.put(network.owner_state(name)),
-            spec=one.plugin.spec.document(),
-            plugin_digest=one.plugin.digest,
-            plan=one.plan.model_dump(mode="json"),
-            run_id=self.run_id,
-            architecture=topology.model_dump(mode="json"),
-            metrics={"validation": {"dice": curve[-1][1]}} if curve else {},
-            probe=take_probe(network, name, store),
-        )
-        fitting(new, new, f"a version of {name}")
-        return self.catalog.versions.publish(new)
+        known = {one.domain: one for one in self.catalog.versions.by_run(self.run_id)}
+        for name, one in self.prepared.items():
+            if name not in known:
+                curve = trainer.curves.get(f"dice/{name}")
+                metrics = {"validation": {"dice": curve[-1][1]}} if curve else {}
+                device = trainer.options.device
+                new = new_version(trainer.result, one, self.run_id, store, device, metrics)
+                known[name] = self.catalog.versions.publish(new)
+        return tuple(known[name] for name in self.request.domains)
 
 
 def architecture_of(request: Request) -> Architecture:

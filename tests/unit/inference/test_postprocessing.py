@@ -54,3 +54,9 @@ def test_a_hook_stands_in_place_of_what_the_spec_declares(plugin, labels) -> Non
 def test_a_hook_that_returns_no_labels_is_named(plugin, labels, hook) -> None:
     with pytest.raises(BrokenPlugin, match="postprocess of domain pair"):
         postprocess(replace(plugin, postprocess=hook), labels, SPACING)
+
+
+def test_classes_chosen_for_a_version_are_cleaned_beside_those_declared(plugin, labels) -> None:
+    expected = labels.copy()
+    expected[0, 3, 0] = expected[0, 3, 8] = 0
+    np.testing.assert_array_equal(postprocess(plugin, labels, SPACING, ("left",)), expected)
