@@ -13,30 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from running import BUNDLED, FOLDERS, once, u2net
 
 from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.splits import split_cases
 from u2net_platform.workflows.new_domain import write_plugin
 
-FOLDERS = {
-    "heart": "Task02_Heart",
-    "hippocampus": "Task04_Hippocampus",
-    "promise12": "Task25_Promise12",
-    "headneck": "Task21_HeadNeck",
-}
 SITES = {
     "north": {"heart": (0, 1), "hippocampus": (0, 2)},
     "centre": {"hippocampus": (1, 2), "promise12": (0, 2)},
     "south": {"promise12": (1, 2), "headneck": (0, 1)},
 }  # of the cases that are not held out, which share: (0, 2) is the first of two
-BUNDLED = ("heart", "hippocampus")
 
 
 def main() -> None:
@@ -45,12 +35,12 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     held_out = _prepare_data(arguments.data, output)
     seconds = {}
-    seconds["federated"] = _once(output / "federated.json", lambda: _federate(arguments, output))
-    seconds["central"] = _once(
+    seconds["federated"] = once(output / "federated.json", lambda: _federate(arguments, output))
+    seconds["central"] = once(
         output / "central.json", lambda: _train(arguments, output, "central", list(FOLDERS))
     )
     for site, domains in SITES.items():
-        seconds[site] = _once(
+        seconds[site] = once(
             output / f"alone-{site}.json",
             lambda site=site, domains=domains: _train(  # type: ignore[misc]
                 arguments, output, f"alone-{site}", list(domains)
@@ -65,10 +55,10 @@ def main() -> None:
                 "central": output / "central",
             }
             scores = {
-                arm: _once(
+                arm: once(
                     output / f"dice-{site}-{domain}-{arm}.json",
                     lambda home=home, domain=domain: _score(  # type: ignore[misc]
-                        home, domain, held_out[domain]
+                        home, output / "plugins", domain, held_out[domain]
                     ),
                 )
                 for arm, home in homes.items()
@@ -128,49 +118,24 @@ def _federate(arguments: argparse.Namespace, output: Path) -> Any:
     home = output / "coordinator"
     latest = sorted((home / "runs").glob("*/federation.safetensors"))
     resume = ["--resume", latest[-1].parent.name] if latest else []
-    _u2net(
-        home, output, "federate", "run", "--sites", output / "sites", *resume,
+    u2net(
+        home, output / "plugins", "federate", "run", "--sites", output / "sites", *resume,
         "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round,
         *arguments.federate.split(),
     )  # fmt: skip
-    return _u2net(home, output, "federate", "status")
+    return u2net(home, output / "plugins", "federate", "status")
 
 
 def _train(arguments: argparse.Namespace, output: Path, arm: str, domains: list[str]) -> Any:
     home, data = output / arm, output / "data" / arm.removeprefix("alone-")
     for domain in domains:
-        _u2net(home, output, "domain", "add", domain, "--data", data / domain)
-    return _u2net(home, output, "train", *domains, "--cycles", arguments.cycles)
+        u2net(home, output / "plugins", "domain", "add", domain, "--data", data / domain)
+    return u2net(home, output / "plugins", "train", *domains, "--cycles", arguments.cycles)
 
 
-def _score(home: Path, domain: str, data: Path) -> Any:
-    found = _u2net(home, home.parent, "evaluate", domain, "--cases", "all", "--data", data)
+def _score(home: Path, plugins: Path, domain: str, data: Path) -> Any:
+    found = u2net(home, plugins, "evaluate", domain, "--cases", "all", "--data", data)
     return found["mean"]["overall"]["dice"]
-
-
-def _u2net(home: Path, output: Path, *command: object) -> Any:
-    plugins = next(p / "plugins" for p in (output, *output.parents) if (p / "plugins").is_dir())
-    environment = os.environ | {"U2NET_HOME": str(home), "U2NET_PLUGINS": str(plugins)}
-    words = [sys.executable, "-m", "u2net_platform", *map(str, command), "--json"]
-    done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)["data"]
-
-
-def _once(file: Path, work: Any) -> Any:
-    """What is in the file, else what the work gives, with the seconds that it took."""
-    if file.exists():
-        return json.loads(file.read_text())
-    started = time.monotonic()
-    content = {"seconds": 0.0, "found": work()}
-    content["seconds"] = time.monotonic() - started
-    shutil.copy(_written(file, content), file)
-    return content
-
-
-def _written(file: Path, content: Any) -> Path:
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, default=str))
-    return temporary
 
 
 def _report(rows: list[Any], seconds: dict[str, Any], output: Path) -> None:
