@@ -24,7 +24,7 @@ def test_a_version_fits_itself(publish_bright) -> None:
         ("plan", {"strides_zyx": [[1, 1, 1]] * 5}, "strides: the network has"),
         ("plan", {"kernels_zyx": [[1, 3, 3]] * 6}, "kernels: the network has"),
         ("plan", {"patch_zyx": [4096] * 3}, "voxels of the patch"),
-        ("plan", {"keep_largest": ["spleen"]}, "the plan keeps the largest ['spleen']"),
+        ("plan", {"keep_largest": ["spleen"]}, "the plan keeps the largest"),
         ("spec", {"channels": ["T1", "T2"]}, "channels: the network has 1, the spec 2"),
         ("spec", {"name": "heart"}, "the weights are bright's, the spec is heart's"),
         ("architecture", {"classes": 7}, "classes: the network has 7, the spec 2"),
