@@ -21,6 +21,8 @@ BUNDLED = ("default", "paper")
 class Recipe(BaseModel):
     """How to train. A cycle is one step of every domain in turn.
 
+    dense_learning_rate: in place of the other where convolutions are dense (shared, independent):
+        there a weight is one of many times as many, so smaller, and wants smaller steps.
     clip_norm: largest norm of a step's gradient. average: decay per cycle of the weights' moving
     average, which is what is validated and published. batch_voxels: bound on the voxels of a
     batch, from which the plan derives patch and batch size.
@@ -35,6 +37,7 @@ class Recipe(BaseModel):
     loss: Literal["lovasz_focal", "dice_cross_entropy"]
     optimiser: Literal["adam", "adamw", "sgd"]
     learning_rate: Positive
+    dense_learning_rate: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0)]
     schedule: Literal["plateau", "polynomial"]
     cycles: Annotated[int, Field(ge=1)]
@@ -50,12 +53,15 @@ class Recipe(BaseModel):
     def load(cls, source: str, assignments: Sequence[str] = (), **overrides: Any) -> Recipe:
         """A bundled recipe by name, or one from a TOML file; overrides that are None do nothing.
 
+        A learning rate among them is that of dense networks too.
         assignments: more overrides as text, such as `average=0.999` or `augmentation.elastic=0`.
 
         Raises:
             InvalidRecipe: there is none, or it breaks the schema; all faults at once.
         """
         content = _content(source) | {k: v for k, v in overrides.items() if v is not None}
+        if overrides.get("learning_rate") is not None:
+            content.pop("dense_learning_rate", None)
         for text in assignments:
             _assign(content, text)
         try:
@@ -64,6 +70,12 @@ class Recipe(BaseModel):
             raise InvalidRecipe(
                 f"the recipe {source} has faults:\n{list_faults(error)}", "Correct each of them."
             ) from error
+
+    def suited_to(self, convolutions: Literal["separable", "dense"]) -> Recipe:
+        """The recipe with the learning rate of such networks."""
+        if convolutions == "separable" or self.dense_learning_rate is None:
+            return self
+        return self.model_copy(update={"learning_rate": self.dense_learning_rate})
 
 
 def _assign(content: dict[str, Any], text: str) -> None:

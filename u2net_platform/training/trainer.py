@@ -127,7 +127,7 @@ class Trainer:
         self.curves: Curves = {}
         self.step = 0
         self._file = directory / CHECKPOINT_FILE
-        self._recipe = recipe
+        self._recipe = recipe = recipe.suited_to(network.architecture.convolutions)
         self._schedule = schedule_of(recipe)
         self._loss = LOSSES[recipe.loss]
         self._parameters = train_only(network, set(options.owners))
