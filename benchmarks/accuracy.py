@@ -9,11 +9,12 @@ domain has the same minutes of this machine, on which nothing else should run, i
 - *universal*: one network of all, for as many times the minutes as there are domains;
 - *independent*: a dense network of its own for each (u2net train --mode independent);
 - *nnunet*: nnU-Net v2's own plan, preprocessing, network, loss, augmentation and schedule, which
-  ends with the minutes; mirroring at prediction, as is its default;
+  ends with the minutes;
 - *new*: each domain in turn added to a frozen universal network of the others.
 
 All train on the training part of the fold and are scored on its test part, on the images' own
-grids; nothing but post-processing is chosen on the validation part. Preparing is not counted.
+grids, without mirroring; nothing but post-processing, which nnU-Net goes without, is chosen on the
+validation part. Preparing and scoring are not counted.
 What is done already is not done again: the script may be stopped and repeated.
 """
 
@@ -25,6 +26,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -132,14 +134,17 @@ def _scored(output: Path, trained: Any) -> Iterator[tuple[str, Any]]:
 def _nnunet(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, Any]]:
     for number, (name, folder) in enumerate(FOLDERS.items(), start=900):
         work = (name, arguments.data / folder, output, number, arguments.fold, arguments.minutes)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            yield (
-                name,
-                once(
-                    output / f"nnunet-{name}-{arguments.fold}.json",
-                    lambda pool=pool, work=work: pool.apply(_train_nnunet, work),  # type: ignore[misc]
-                )["found"],
-            )
+        found = once(
+            output / f"nnunet-{name}-{arguments.fold}.json",
+            lambda work=work: _in_a_process(*work),  # type: ignore[misc]
+        )
+        yield name, found["found"]
+
+
+def _in_a_process(*work: Any) -> dict[str, float]:
+    """Not of a Pool: its processes may have none of their own, as nnU-Net's has."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_train_nnunet, *work).result()
 
 
 def _train_nnunet(
@@ -201,6 +206,7 @@ def _trained_nnunet(preprocessed: Path, minutes: float) -> Any:
             group["lr"] = NNUNET_RATE * (1 - done) ** NNUNET_POWER
         trainer.train_step(next(batches))
         steps += 1
+    trainer.on_train_end()
     print(f"nnU-Net made {steps} steps in {minutes} minutes", flush=True)
     return trainer
 
@@ -212,7 +218,10 @@ def _scored_nnunet(
 
     trainer.set_deep_supervision_enabled(False)
     predictor = nnUNetPredictor(
-        perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
+        use_mirroring=False,
+        perform_everything_on_device=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
     )
     predictor.manual_initialization(
         trainer.network, trainer.plans_manager, trainer.configuration_manager,
