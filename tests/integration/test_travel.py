@@ -21,7 +21,8 @@ def u2net(*arguments: object) -> Any:
 def test_a_trained_version_is_exported_imported_verified_and_deployed_elsewhere(
     site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    u2net("evaluate", "box")
+    u2net("evaluate", "box", "--pictures", tmp_path / "worst.png")
+    assert (tmp_path / "worst.png").read_bytes().startswith(b"\x89PNG")
     u2net("model", "export", "box", "--output", tmp_path / "box.u2net")
     there = u2net("model", "show", "box")
     monkeypatch.setenv("U2NET_HOME", str(tmp_path / "elsewhere"))

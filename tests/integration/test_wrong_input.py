@@ -373,6 +373,7 @@ def test_prediction_over_its_own_input_or_over_other_files_is_refused(site, tmp_
     text.touch()
     refused([*predict, text, "-o", tmp_path / "mask.nii.gz"], "UnsupportedFormat", 4, text)
     refused(["evaluate", "box", "-o", tmp_path / "a.xls"], "UnsupportedFormat", 4, "a.xls")
+    refused(["evaluate", "box", "--pictures", tmp_path / "a.jpg"], "UnsupportedFormat", 4, "a.jpg")
     assert site.kept() == before
 
 

@@ -103,12 +103,13 @@ def sheet_of(reference: str, count: int) -> bytes:
     from u2net_platform.evaluation.pictures import write_sheet
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.evaluate import sheet_rows
+    from u2net_platform.workflows.evaluate import cases_of, sheet_rows
     from u2net_platform.workflows.versions import load_predictor
 
     settings = Settings()
-    catalog = Catalog.open(settings.database_url)
-    rows = sheet_rows(catalog, load_predictor(settings, reference, choose_device("auto")), count)
+    loaded = load_predictor(settings, reference, choose_device("auto"))
+    cases = cases_of(Catalog.open(settings.database_url), loaded.record, "test")
+    rows = sheet_rows(loaded, cases[:count])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pictures.png"
         write_sheet(file, rows, {})

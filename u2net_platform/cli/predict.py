@@ -106,6 +106,9 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help=".json or .csv file")
     ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="A .png file: the five worst cases, found beside true.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     device: Device = "auto",
     mirror: Mirror = False,
@@ -119,18 +122,25 @@ def evaluate(
     Examples:
       u2net evaluate heart
       u2net evaluate heart:3 --cases validation --output scores.csv
+      u2net evaluate heart --pictures worst.png
     """
     from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.files import write_text
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, keep_test_scores
+    from u2net_platform.workflows.evaluate import (
+        cases_of,
+        evaluate_cases,
+        keep_test_scores,
+        sheet_rows,
+    )
     from u2net_platform.workflows.predict import cases_failed
     from u2net_platform.workflows.register import keep_registered
     from u2net_platform.workflows.versions import load_predictor
 
     settings = Settings()
-    _check_ending(output)
+    _check_ending(output, ".json", ".csv")
+    _check_ending(pictures, ".png")
     loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
     record = loaded.record
     catalog = Catalog.open(settings.database_url)
@@ -143,6 +153,12 @@ def evaluate(
     if output:
         write_text(output, _document(report, output))
         talk(f"Wrote {output}")
+    if pictures:
+        from u2net_platform.evaluation.pictures import write_sheet
+
+        worst = {case.id: case for case in chosen}
+        write_sheet(pictures, sheet_rows(loaded, [worst[one] for one in report.worst(5)]), {})
+        talk(f"Wrote {pictures}")
     errors = {case.case_id: case.error for case in report.cases if case.error}
     emit(report.document(), _scores, cases_failed(errors, len(report.cases)))
 
@@ -152,9 +168,9 @@ def _check_different(domains: list[str]) -> None:
         raise typer.BadParameter("a domain is named twice, and both would write the same files")
 
 
-def _check_ending(output: Path | None) -> None:
-    if output and output.suffix not in (".json", ".csv"):
-        raise UnsupportedFormat(f"{output} is neither .json nor .csv", "Name it one of these.")
+def _check_ending(output: Path | None, *endings: str) -> None:
+    if output and output.suffix not in endings:
+        raise UnsupportedFormat(f"{output} does not end in {' or '.join(endings)}", "Rename it.")
 
 
 def _document(report: Report, output: Path) -> str:

@@ -73,6 +73,15 @@ class Report(Frozen):
             },
         )
 
+    def worst(self, count: int) -> list[str]:
+        """The cases with the lowest mean Dice of their classes, worst first; no failed ones."""
+        dice = {
+            case.case_id: value
+            for case in self.cases
+            if case.scores and (value := _mean(case.scores.values()).dice) is not None
+        }
+        return sorted(dice, key=dice.__getitem__)[:count]
+
     def document(self) -> dict[str, Any]:
         """The report and its means as JSON values."""
         return {**self.model_dump(mode="json"), "mean": self.mean().model_dump(mode="json")}

@@ -132,16 +132,16 @@ def _load(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolume]:
     return image, reference or LabelVolume(nothing, image.grid)
 
 
-def sheet_rows(catalog: Catalog, loaded: LoadedVersion, count: int) -> list[SheetRow]:
-    """The first test cases with their predictions, for a sheet of pictures.
+def sheet_rows(loaded: LoadedVersion, cases: Sequence[Case]) -> list[SheetRow]:
+    """Labelled cases with their predictions, for a sheet of pictures.
 
     Raises:
-        U2NetError: as `cases_of` does.
+        DataError: a case cannot be read.
     """
     rows = []
-    for case in cases_of(catalog, loaded.record, "test")[:count]:
+    for case in cases:
         image, reference = load_case(loaded.plugin, case)
-        assert reference is not None  # test cases are labelled
+        assert reference is not None  # the cases are labelled
         predicted = loaded.predictor.predict_clean(image, reference.grid)
         dice = dice_by_class(reference.array, predicted.array, loaded.plugin.spec.classes)
         names = loaded.plugin.spec.class_names

@@ -48,3 +48,18 @@ def test_the_table_has_a_row_per_case_and_class_with_the_error_named(report: Rep
 def test_json_holds_the_report_and_reads_back(report: Report) -> None:
     assert Report.model_validate_json(report.model_dump_json()) == report
     assert report.document()["mean"]["failures"] == 1
+
+
+def test_the_worst_cases_are_those_with_the_lowest_mean_dice(report: Report) -> None:
+    def case(name: str, left: float, right: float | None) -> CaseResult:
+        scores = {
+            "left": ClassScores(left, 1.0, left, 1.0, 1.0),
+            "right": ClassScores(right, None, right, 1.0, 1.0),
+        }
+        return CaseResult(case_id=name, scores=scores)
+
+    absent = CaseResult(case_id="e", scores={"left": ABSENT, "right": ABSENT})
+    cases = (*report.cases, case("c", 0.9, 0.2), case("d", 0.6, None), absent)
+    report = report.model_copy(update={"cases": cases})
+    assert report.worst(2) == ["c", "d"]
+    assert report.worst(9) == ["c", "d", "a"]
