@@ -316,10 +316,10 @@ class Trainer:
     def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
         if self._average is not None:
             self._average.update_parameters(self.network)
-        if self.cycle == 1:
-            self._clock.first_cycle_at = time.monotonic()
-        if self.options.minutes is not None and self.cycle == WARM_UP_CYCLES:
-            self._set_cycles(self._cycles_for(self.options.minutes))
+        if self.options.minutes is not None and self.cycle <= WARM_UP_CYCLES:
+            self._clock.laps.append(time.monotonic())
+            if self.cycle == WARM_UP_CYCLES:
+                self._set_cycles(self._cycles_for(self.options.minutes))
         last = self.cycle >= self._recipe.cycles
         if self.cycle % CURVE_CYCLES == 0 or last:
             losses = {f"loss/{name}": float(np.mean(v)) for name, v in self._clock.losses.items()}
@@ -331,8 +331,8 @@ class Trainer:
             self._note({f"dice/{name}": value for name, value in dice.items()}, recorder)
 
     def _cycles_for(self, minutes: float) -> int:
-        """Cycles that fit into the minutes, at the speed so far; the first, which is slow, apart."""
-        seconds = self._clock.since_first_cycle() / (self.cycle - 1)
+        """Cycles that fit into the minutes, at the speed so far."""
+        seconds = float(np.median(np.diff(self._clock.laps)))  # the first are slow
         return max(WARM_UP_CYCLES + 1, int(minutes * 60 * TRAINING_SHARE / seconds))
 
     def _set_cycles(self, cycles: int) -> None:
@@ -369,12 +369,9 @@ class Trainer:
 class _Clock:
     """Times of this process, and the losses since the last point of a curve."""
 
-    first_cycle_at: float = field(default_factory=time.monotonic)
+    laps: list[float] = field(default_factory=lambda: [time.monotonic()])
     saved_at: float = field(default_factory=time.monotonic)
     losses: dict[str, list[float]] = field(default_factory=dict)
-
-    def since_first_cycle(self) -> float:
-        return time.monotonic() - self.first_cycle_at
 
     def since_checkpoint(self) -> float:
         return time.monotonic() - self.saved_at
