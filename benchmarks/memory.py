@@ -26,7 +26,8 @@ from prediction import predict_ours, predict_theirs
 from torch import Tensor, nn
 
 from u2net_platform.cli.run_options import bytes_of
-from u2net_platform.imaging.volume import Grid, LabelVolume, write_array, write_labels
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import LabelVolume, write_array, write_labels
 
 SPACING_ZYX_MM = (1.0, 0.8, 0.8)
 PLANNED_ZYX_MM = (1.0, 0.75, 0.75)

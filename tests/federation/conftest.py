@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from u2net_platform.federation.coordinator import FederationRequest
-from u2net_platform.imaging.volume import Grid, write_array
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import write_array
 from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
 

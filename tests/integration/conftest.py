@@ -73,7 +73,8 @@ class Site:
 
 
 def _write_data(folder: Path) -> None:
-    from u2net_platform.imaging.volume import Grid, write_array
+    from u2net_platform.imaging.grid import Grid
+    from u2net_platform.imaging.volume import write_array
 
     grid = Grid((14, 18, 20), (2.0, 1.0, 1.5), (5.0, -8.0, 30.0), (-1, 0, 0, 0, 1, 0, 0, 0, -1))
     for number, pair in enumerate(DESCRIPTION["training"]):

@@ -533,7 +533,8 @@ def test_a_write_that_the_system_refuses_leaves_the_old_file_whole(
 
     from u2net_platform.catalog.weights import WeightStore
     from u2net_platform.files import atomic_directory, write_text
-    from u2net_platform.imaging.volume import Grid, LabelVolume, write_labels
+    from u2net_platform.imaging.grid import Grid
+    from u2net_platform.imaging.volume import LabelVolume, write_labels
     from u2net_platform.training.checkpoint import save_checkpoint
 
     grid = Grid((2, 2, 2), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -573,7 +574,8 @@ def test_a_prediction_beyond_the_limit_on_file_sizes_leaves_nothing(site, tmp_pa
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
         "import numpy as np; from pathlib import Path;"
-        "from u2net_platform.imaging.volume import Grid, LabelVolume, write_labels;"
+        "from u2net_platform.imaging.grid import Grid;"
+        "from u2net_platform.imaging.volume import LabelVolume, write_labels;"
         "grid = Grid((40, 40, 40), (1, 1, 1), (0, 0, 0), (1, 0, 0, 0, 1, 0, 0, 0, 1));"
         "noise = np.random.default_rng(0).integers(0, 200, (40, 40, 40), np.uint8);"
         "write_labels(Path(sys.argv[1]), LabelVolume(noise, grid), ('organ',))"

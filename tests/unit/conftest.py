@@ -15,7 +15,8 @@ from u2net_platform.domains.plugin import DomainPlugin
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from u2net_platform.imaging.volume import Grid, ImageVolume
+    from u2net_platform.imaging.grid import Grid
+    from u2net_platform.imaging.volume import ImageVolume
     from u2net_platform.inference.predictor import Predictor
     from u2net_platform.model.network import UniversalUNet
 
@@ -73,7 +74,7 @@ def bright_predictor(bright: DomainPlugin) -> Predictor:
 @pytest.fixture
 def oblique() -> Grid:
     """Anisotropic, axes permuted and two of them flipped, turned by 20 degrees about two axes."""
-    from u2net_platform.imaging.volume import Grid
+    from u2net_platform.imaging.grid import Grid
 
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
     turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ np.array(

@@ -28,7 +28,8 @@ from u2net_platform.errors import (
     UnmatchedPattern,
     WrongModality,
 )
-from u2net_platform.imaging.volume import Grid, read_header
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import read_header
 
 # A voxel this many times longer or shorter than the data set's median is most often another unit.
 SPACING_RATIO = 3.0

@@ -24,7 +24,8 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec, Statistics, digest_of
 from u2net_platform.errors import TooFewCases
 from u2net_platform.imaging.cropping import cropped_to_nonzero
-from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 
 BATCH_SIZES = (2, 9)  # the paper's smallest and largest batch
 TRANSITIONS = 5  # between the network's six levels

@@ -11,10 +11,9 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -68,6 +67,7 @@ from u2net_platform.federation.messages import (
     size_of,
     unpack,
 )
+from u2net_platform.federation.state import STATE_FILE, State
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
@@ -76,19 +76,12 @@ from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
-from u2net_platform.training.checkpoint import (
-    load_checkpoint,
-    save_checkpoint,
-    with_prefix,
-    without_prefix,
-)
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.train import LOCK_FILE, topology_of
 from u2net_platform.workflows.verify import take_probe
 
 REQUEST_FILE = "federation.json"
-STATE_FILE = "federation.safetensors"
 POLL_SECONDS = 1.0
 LARGEST_BATCH = 4  # times the voxels of the recipe, where a site's plan declares its own
 
@@ -125,60 +118,6 @@ class FederationRequest(BaseModel):
         """
         length = {"cycles": self.rounds * self.cycles, "average": None}
         return self.recipe.model_copy(update=length)
-
-
-@dataclass
-class State:
-    """All that a round hands to the next one.
-
-    confirmed: by site, its last round that was taken. held: by site. shared: domains whose weights
-    are averaged, with the plan that all sites use for them.
-    """
-
-    weights: dict[str, dict[str, Tensor]]
-    momentum: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    round: int = 0
-    confirmed: dict[str, int] = field(default_factory=dict)
-    held: dict[str, Description] = field(default_factory=dict)
-    shared: dict[str, Held] = field(default_factory=dict)
-    last: list[RoundRecord] = field(default_factory=list)
-
-    def save(self, file: Path) -> None:
-        tensors: dict[str, Tensor] = {}
-        for kind, owners in (("weights", self.weights), ("momentum", self.momentum)):
-            for owner, part in owners.items():
-                tensors |= with_prefix(f"{kind}/{owner}", part)
-        held = {site: one.model_dump(mode="json") for site, one in self.held.items()}
-        rounds = [one.model_dump(mode="json") for one in self.last]
-        rest = {
-            "round": self.round,
-            "confirmed": self.confirmed,
-            "held": held,
-            "shared": {name: one.model_dump(mode="json") for name, one in self.shared.items()},
-            "last": rounds,
-        }
-        save_checkpoint(file, tensors, rest)
-
-    @classmethod
-    def load(cls, file: Path) -> State:
-        tensors, rest = load_checkpoint(file)
-        return cls(
-            weights=_by_owner(without_prefix("weights", tensors)),
-            momentum=_by_owner(without_prefix("momentum", tensors)),
-            round=rest["round"],
-            confirmed=rest["confirmed"],
-            held={site: Description.model_validate(one) for site, one in rest["held"].items()},
-            shared={name: Held.model_validate(one) for name, one in rest["shared"].items()},
-            last=[RoundRecord.model_validate(one) for one in rest["last"]],
-        )
-
-
-def _by_owner(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    owners: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        owner, _, name = key.partition("/")
-        owners.setdefault(owner, {})[name] = tensor
-    return owners
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ from u2net_platform.errors import (
     UnsupportedCompression,
     UnsupportedMultiFrame,
 )
-from u2net_platform.imaging.volume import SAME_GRID_TOLERANCE, ImageVolume, volume_from_sitk
+from u2net_platform.imaging.grid import SAME_GRID_TOLERANCE
+from u2net_platform.imaging.volume import ImageVolume, volume_from_sitk
 
 READ = """
     SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel

@@ -14,7 +14,13 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume, resampled, to_sitk
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import (
+    ImageVolume,
+    LabelVolume,
+    resampled,
+    to_sitk,
+)
 
 # Slices this much thicker than the voxels in plane are so far apart that a spline across them
 # overshoots. Source: Isensee et al., nnU-Net, Nature Methods 18 (2021), supplementary note 2.

@@ -6,13 +6,10 @@ This is the one module that turns between SimpleITK's x, y, z and the z, y, x of
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
-import gzip
-import itertools
 import json
 import math
 import os
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,22 +21,17 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from u2net_platform.errors import (
-    GeometryMismatch,
     MissingFile,
-    NonFiniteImage,
     NotWritable,
     UnexpectedLabel,
     UnreadableImage,
     UnsupportedFormat,
 )
 from u2net_platform.files import atomic_path, write_text
+from u2net_platform.imaging.grid import Grid, orientation, triple
+from u2net_platform.imaging.nifti import check_nifti, contradiction_mm, unreadable
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
-# Two grids are one if no corner moves by more than this part of the smallest voxel side: headers
-# round, and a scanner's table does not place a patient more exactly.
-SAME_GRID_TOLERANCE = 0.1
-NIFTI_HEADER_SIZES = (348, 540)  # of versions 1 and 2; the first number in the file
-NIFTI_FLOATS = {"16": "f4", "64": "f8"}  # its codes for numbers that can be NaN
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 # Without it ITK takes a NIfTI file's qform in silence where its sform is skewed.
@@ -47,73 +39,6 @@ os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
 
 ROUNDING = 1e-3  # of a direction's parts; NIfTI and DICOM round them
 LARGEST_SKEW = 0.02  # 2 %: 5 mm across a body; less is repaired
-
-Matrix = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Voxel centres in physical space.
-
-    `direction_lps` is row-major; its columns are the directions of the x, y and z image axes in
-    DICOM's patient space (left, posterior, superior), as SimpleITK has them.
-    """
-
-    shape_zyx: tuple[int, int, int]
-    spacing_zyx_mm: tuple[float, float, float]
-    origin_lps_mm: tuple[float, float, float]
-    direction_lps: tuple[float, ...]
-
-    @property
-    def steps(self) -> Matrix:
-        """3 x 3, mm: column k is one voxel's step along image axis x, y, z."""
-        directions = np.array(self.direction_lps, float).reshape(3, 3)
-        return np.asarray(directions * np.array(self.spacing_zyx_mm[::-1], float))
-
-    def point(self, index_zyx: Sequence[float]) -> Matrix:
-        """Where an index (z, y, x; may be fractional) lies, in LPS mm."""
-        return np.asarray(self.origin_lps_mm + self.steps @ np.asarray(index_zyx, float)[::-1])
-
-    def index(self, point_lps_mm: Matrix) -> Matrix:
-        """The index (z, y, x; may be fractional) of a point."""
-        offset = np.asarray(point_lps_mm) - self.origin_lps_mm
-        return np.asarray(np.linalg.solve(self.steps, offset)[::-1])
-
-    def planes(self, start: int, stop: int) -> Grid:
-        """The part that holds these planes along z."""
-        _, y, x = self.shape_zyx
-        first = _triple(self.point((start, 0, 0)))
-        return replace(self, shape_zyx=(stop - start, y, x), origin_lps_mm=first)
-
-    def displacement_mm(self, other: Grid) -> float:
-        """How far apart the two grids' corners are at most; infinite if the shapes differ."""
-        if self.shape_zyx != other.shape_zyx:
-            return math.inf
-        corners = itertools.product(*((0, side - 1) for side in self.shape_zyx))
-        return max(float(np.linalg.norm(self.point(at) - other.point(at))) for at in corners)
-
-    def matches(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether the voxels of both are the same places."""
-        return self.displacement_mm(other) <= tolerance_mm
-
-    def require_match(self, other: Grid, this: str, that: str) -> None:
-        """Stop unless both are one grid within `SAME_GRID_TOLERANCE` voxels.
-
-        Raises:
-            GeometryMismatch: naming `this` and `that`, and how far they are apart.
-        """
-        allowed = SAME_GRID_TOLERANCE * min(self.spacing_zyx_mm)
-        moved = self.displacement_mm(other)
-        if moved > allowed:
-            how = (
-                f"their corners lie up to {moved:.3g} mm apart ({allowed:.3g} mm is allowed)"
-                if math.isfinite(moved)
-                else f"their shapes (z, y, x) are {self.shape_zyx} and {other.shape_zyx}"
-            )
-            raise GeometryMismatch(
-                f"{this} and {that} do not lie on the same grid: {how}",
-                "Resample one onto the other, or copy the right header.",
-            )
 
 
 @dataclass(frozen=True)
@@ -159,8 +84,8 @@ def read_header(path: Path) -> Header | None:
     if reader.GetDimension() < 3:
         return None
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    spacing = _triple(reader.GetSpacing()[2::-1])
-    return Header(values, spacing, _skew(reader) > ROUNDING, _contradiction_mm(reader))
+    spacing = triple(reader.GetSpacing()[2::-1])
+    return Header(values, spacing, _skew(reader) > ROUNDING, contradiction_mm(reader))
 
 
 def one_thread() -> None:
@@ -284,45 +209,17 @@ def canonical(volume: Volume) -> Volume:
 
     The array is a view of the volume's.
     """
-    grid, axes, flips = _orientation(volume.grid)
+    grid, axes, flips = orientation(volume.grid)
     before = volume.array.ndim - 3  # 1 for c z y x
     array = volume.array.transpose(*range(before), *(axis + before for axis in axes))
     return replace(volume, array=np.flip(array, tuple(axis + before for axis in flips)), grid=grid)
 
 
-def canonical_grid(grid: Grid) -> Grid:
-    """The grid that a volume on `grid` has when it is canonical."""
-    return _orientation(grid)[0]
-
-
 def turned_back(array: NDArray[np.uint8], target: Grid) -> LabelVolume:
     """Labels (z y x) on the canonical grid of `target`, as they lie on `target` itself."""
-    _, axes, flips = _orientation(target)
+    _, axes, flips = orientation(target)
     turned = np.flip(array, tuple(flips)).transpose(*np.argsort(axes))
     return LabelVolume(np.ascontiguousarray(turned), target)
-
-
-def _orientation(grid: Grid) -> tuple[Grid, list[int], list[int]]:
-    """The canonical grid; for each of its axes z, y, x that of `grid`; and which are flipped."""
-    directions = np.reshape(grid.direction_lps, (3, 3))
-    order = max(  # entry k is the image axis that lies nearest to patient axis k
-        itertools.permutations(range(3)),
-        key=lambda axes: sum(abs(directions[k, axis]) for k, axis in enumerate(axes)),
-    )
-    flipped = [directions[k, axis] < 0 for k, axis in enumerate(order)]
-    axes_zyx = [2 - axis for axis in reversed(order)]
-    shape = [grid.shape_zyx[axis] for axis in axes_zyx]
-    first = [0, 0, 0]
-    for axis, flip in zip(axes_zyx, reversed(flipped), strict=True):
-        first[axis] = grid.shape_zyx[axis] - 1 if flip else 0
-    turned = directions[:, order] * np.where(flipped, -1.0, 1.0)
-    result = Grid(
-        shape_zyx=(shape[0], shape[1], shape[2]),
-        spacing_zyx_mm=_triple(grid.spacing_zyx_mm[axis] for axis in axes_zyx),
-        origin_lps_mm=_triple(grid.point(first)),
-        direction_lps=tuple(map(float, turned.ravel())),
-    )
-    return result, axes_zyx, [k for k, flip in enumerate(reversed(flipped)) if flip]
 
 
 def to_sitk(array: NDArray[Any], grid: Grid) -> Any:
@@ -366,9 +263,9 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
         with _alone(path) as file:
             image = sitk.ReadImage(str(file))
     except RuntimeError as error:
-        raise _unreadable(path, str(error)) from error
+        raise unreadable(path, str(error)) from error
     if path.name.endswith((".nii", ".nii.gz")):
-        _check_nifti(path, image)
+        check_nifti(path, image)
     return _from_sitk(image, str(path))
 
 
@@ -406,8 +303,8 @@ def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
     directions = _at_right_angles(_directions(image))
     grid = Grid(
         shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),
-        spacing_zyx_mm=_triple(image.GetSpacing()[2::-1]),
-        origin_lps_mm=_triple(image.GetOrigin()[:3]),
+        spacing_zyx_mm=triple(image.GetSpacing()[2::-1]),
+        origin_lps_mm=triple(image.GetOrigin()[:3]),
         direction_lps=tuple(map(float, directions.ravel())),
     )
     return array, grid
@@ -446,86 +343,7 @@ def _skew(image: Any) -> float:
     return skew
 
 
-def _contradiction_mm(reader: Any) -> float:
-    """How far corners by sform and qform lie apart; 0 within `SAME_GRID_TOLERANCE` voxels.
-
-    Source: NIfTI-1 standard, nifti1.h, methods 2 and 3.
-    """
-
-    def of(name: str) -> float:
-        return float(reader.GetMetaData(name))
-
-    if not reader.HasMetaDataKey("qform_code") or of("qform_code") != of("sform_code"):
-        return 0.0
-    if of("qform_code") == 0:
-        return 0.0
-    b, c, d = (of(f"quatern_{axis}") for axis in "bcd")
-    a = math.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
-    turned = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
-    spacing = np.array([of(f"pixdim[{axis}]") for axis in (1, 2, 3)])
-    offset = np.array([of(f"qoffset_{axis}") for axis in "xyz"])
-    sform = np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], float)
-    corners = np.array(list(itertools.product(*((0, side - 1) for side in reader.GetSize()[:3]))))
-    there = corners @ sform[:, :3].T + sform[:, 3]
-    apart = min(  # the reader does not tell which way the third axis goes
-        np.linalg.norm(there - corners @ (turned * spacing * [1, 1, sign]).T - offset, axis=1).max()
-        for sign in (1, -1)
-    )
-    return float(apart) if apart > SAME_GRID_TOLERANCE * spacing.min() else 0.0
-
-
-def _unreadable(path: Path, reason: str) -> UnreadableImage:
-    last = reason.strip().splitlines()[-1]
-    return UnreadableImage(
-        f"{path} cannot be read: {last}", "Copy it again from its source; it may be damaged."
-    )
-
-
-def _check_nifti(path: Path, image: Any) -> None:
-    """Find what NIfTI's reader keeps quiet about: it puts zeros for NaN and for what is cut off."""
-    voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel()
-    promised = voxels * int(image.GetMetaData("bitpix")) // 8
-    kind = NIFTI_FLOATS.get(image.GetMetaData("datatype"))
-    held, finite = 0, True
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            order = "<" if int.from_bytes(file.read(4), "little") in NIFTI_HEADER_SIZES else ">"
-            file.read(_first_voxel(path, image) - 4)
-            while block := file.read(min(1 << 20, promised - held)):
-                held += len(block)
-                if kind:
-                    whole = block[: len(block) // 8 * 8]
-                    finite &= bool(np.isfinite(np.frombuffer(whole, order + kind)).all())
-            while file.read(1 << 20):  # to the checksum at the end
-                pass
-    except (EOFError, OSError, zlib.error) as error:
-        raise _unreadable(path, f"damaged or truncated ({error})") from error
-    if held < promised:
-        raise _unreadable(path, f"truncated ({held} of {promised} bytes are there)")
-    if not finite:
-        raise NonFiniteImage(f"{path} holds NaN or infinite values", "Replace them in the file.")
-
-
-def _first_voxel(path: Path, image: Any) -> int:
-    """The byte of the first voxel; the reader takes any number for one, within the header too."""
-    offset = float(image.GetMetaData("vox_offset"))
-    if not offset >= NIFTI_HEADER_SIZES[0] + 4 and image.GetMetaData("nifti_type") == "1":
-        raise _unreadable(path, f"its voxels begin at byte {offset:g}, within its header")
-    return int(offset)
-
-
 def _claim(beside: Path, size: int) -> None:
     """Fail as the disk does (OSError) where there is no room for `size` bytes."""
     with beside.open("wb") as file:
         file.write(bytes(size))
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    first, second, third = map(float, values)
-    return first, second, third

@@ -16,13 +16,12 @@ from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import TooLarge
+from u2net_platform.imaging.grid import Grid, canonical_grid
 from u2net_platform.imaging.resampling import SLAB_VOXELS, labels_from_scores, respaced
 from u2net_platform.imaging.volume import (
-    Grid,
     ImageVolume,
     LabelVolume,
     canonical,
-    canonical_grid,
     turned_back,
 )
 from u2net_platform.inference.postprocessing import postprocess

@@ -28,7 +28,8 @@ from u2net_platform.domains.spec import Augmentation, DataCard, DomainSpec, Inte
 from u2net_platform.domains.toml import to_toml
 from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory, write_text
-from u2net_platform.imaging.volume import Grid, write_array
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import write_array
 
 TEST_CASES = 2  # without labels, in imagesTs
 LICENCE = "CC0-1.0"

@@ -10,7 +10,8 @@ from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import preprocess
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import Statistics
-from u2net_platform.imaging.volume import Grid, ImageVolume
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import ImageVolume
 
 
 def plan_of(*spacing: float, statistics: tuple[Statistics, ...] | None = None) -> Plan:

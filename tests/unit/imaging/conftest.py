@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from u2net_platform.imaging.volume import Grid, LabelVolume
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import LabelVolume
 
 Blob = Callable[[Grid], LabelVolume]
 Centre = Callable[[LabelVolume], NDArray[np.float64]]

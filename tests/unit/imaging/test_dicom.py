@@ -12,7 +12,8 @@ from pydicom.uid import JPEGLSLossless, generate_uid
 from u2net_platform import errors
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.imaging.dicom import choose_series, find_series, read_series
-from u2net_platform.imaging.volume import Grid, ImageVolume, canonical, read_image
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import ImageVolume, canonical, read_image
 
 Write = Callable[..., Path]
 Change = Callable[[int, Any], None]

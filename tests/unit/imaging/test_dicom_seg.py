@@ -11,7 +11,8 @@ from pydicom.uid import generate_uid
 from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.imaging.dicom import Series, choose_series, read_series, sorted_slices
 from u2net_platform.imaging.dicom_seg import write_seg
-from u2net_platform.imaging.volume import Grid, ImageVolume, LabelVolume
+from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 
 NAMES = ("left atrium", "whatever it is")
 

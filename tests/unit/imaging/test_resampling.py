@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from u2net_platform.imaging import resampling
 from u2net_platform.imaging.cropping import cropped_to_nonzero
+from u2net_platform.imaging.grid import Grid, canonical_grid
 from u2net_platform.imaging.resampling import (
     labels_from_scores,
     resample_image,
@@ -17,11 +18,9 @@ from u2net_platform.imaging.resampling import (
     respaced,
 )
 from u2net_platform.imaging.volume import (
-    Grid,
     ImageVolume,
     LabelVolume,
     canonical,
-    canonical_grid,
     turned_back,
 )
 

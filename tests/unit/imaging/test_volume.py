@@ -22,9 +22,9 @@ from u2net_platform.errors import (
     UnsupportedFormat,
 )
 from u2net_platform.imaging import volume as volume_module
+from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
-    Grid,
     ImageVolume,
     LabelVolume,
     canonical,

@@ -1,0 +1,98 @@
+"""What ITK's NIfTI reader keeps quiet about: it repairs, guesses and fills in without a word."""
+
+# mypy: allow-untyped-calls
+from __future__ import annotations
+
+import gzip
+import itertools
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from u2net_platform.errors import NonFiniteImage, UnreadableImage
+from u2net_platform.imaging.grid import SAME_GRID_TOLERANCE
+
+NIFTI_HEADER_SIZES = (348, 540)  # of versions 1 and 2; the first number in the file
+NIFTI_FLOATS = {"16": "f4", "64": "f8"}  # its codes for numbers that can be NaN
+
+
+def check_nifti(path: Path, image: Any) -> None:
+    """Find what the reader puts zeros for: NaN, and what is cut off.
+
+    Raises:
+        UnreadableImage, NonFiniteImage
+    """
+    voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel()
+    promised = voxels * int(image.GetMetaData("bitpix")) // 8
+    kind = NIFTI_FLOATS.get(image.GetMetaData("datatype"))
+    held, finite = 0, True
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            order = "<" if int.from_bytes(file.read(4), "little") in NIFTI_HEADER_SIZES else ">"
+            file.read(_first_voxel(path, image) - 4)
+            while block := file.read(min(1 << 20, promised - held)):
+                held += len(block)
+                if kind:
+                    whole = block[: len(block) // 8 * 8]
+                    finite &= bool(np.isfinite(np.frombuffer(whole, order + kind)).all())
+            while file.read(1 << 20):  # to the checksum at the end
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise unreadable(path, f"damaged or truncated ({error})") from error
+    if held < promised:
+        raise unreadable(path, f"truncated ({held} of {promised} bytes are there)")
+    if not finite:
+        raise NonFiniteImage(f"{path} holds NaN or infinite values", "Replace them in the file.")
+
+
+def _first_voxel(path: Path, image: Any) -> int:
+    """The byte of the first voxel; the reader takes any number for one, within the header too."""
+    offset = float(image.GetMetaData("vox_offset"))
+    if not offset >= NIFTI_HEADER_SIZES[0] + 4 and image.GetMetaData("nifti_type") == "1":
+        raise unreadable(path, f"its voxels begin at byte {offset:g}, within its header")
+    return int(offset)
+
+
+def contradiction_mm(reader: Any) -> float:
+    """How far corners by sform and qform lie apart; 0 within `SAME_GRID_TOLERANCE` voxels.
+
+    Source: NIfTI-1 standard, nifti1.h, methods 2 and 3.
+    """
+
+    def of(name: str) -> float:
+        return float(reader.GetMetaData(name))
+
+    if not reader.HasMetaDataKey("qform_code") or of("qform_code") != of("sform_code"):
+        return 0.0
+    if of("qform_code") == 0:
+        return 0.0
+    b, c, d = (of(f"quatern_{axis}") for axis in "bcd")
+    a = math.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
+    turned = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    spacing = np.array([of(f"pixdim[{axis}]") for axis in (1, 2, 3)])
+    offset = np.array([of(f"qoffset_{axis}") for axis in "xyz"])
+    sform = np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], float)
+    corners = np.array(list(itertools.product(*((0, side - 1) for side in reader.GetSize()[:3]))))
+    there = corners @ sform[:, :3].T + sform[:, 3]
+    apart = min(  # the reader does not tell which way the third axis goes
+        np.linalg.norm(there - corners @ (turned * spacing * [1, 1, sign]).T - offset, axis=1).max()
+        for sign in (1, -1)
+    )
+    return float(apart) if apart > SAME_GRID_TOLERANCE * spacing.min() else 0.0
+
+
+def unreadable(path: Path, reason: str) -> UnreadableImage:
+    """The fault of a file that its reader gives up on."""
+    last = reason.strip().splitlines()[-1]
+    return UnreadableImage(
+        f"{path} cannot be read: {last}", "Copy it again from its source; it may be damaged."
+    )
