@@ -132,7 +132,7 @@ def run_with_deployment(**arguments: Any) -> None:
 
 def run_deployed(run_id: str, detach: bool) -> None:
     """Hand a run to Flower, and show its rounds until it ends."""
-    from u2net_platform.errors import DeploymentFailed
+    from u2net_platform.errors import DeploymentFailed, Interrupted
     from u2net_platform.federation.deployment import Deployment
     from u2net_platform.federation.status import read_status
     from u2net_platform.settings import Settings
@@ -142,8 +142,30 @@ def run_deployed(run_id: str, detach: bool) -> None:
     started = datetime.now(UTC)
     number = deployment.submit(run_id)
     talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
+    if not detach:
+        try:
+            _follow(settings, run_id, number, started)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{run_id} goes on at the SuperLink; only its watching was stopped",
+                f"See: u2net federation status {run_id}; end it: u2net federation stop {run_id}",
+            ) from None
+    found = read_status(settings, run_id)
+    if not detach and found.status != "completed":
+        raise DeploymentFailed(
+            f"{run_id} has ended after {found.round} of {found.rounds_wanted} rounds",
+            f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
+        )
+    emit(found, _table)
+
+
+def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> None:
+    """Tell each round of a run that was started then, until it ends; Flower knows its number."""
+    from u2net_platform.federation.deployment import Deployment
+    from u2net_platform.federation.status import read_status
+
     told = len(read_status(settings, run_id).rounds)
-    ended, asked = detach, time.monotonic()
+    ended, asked = False, time.monotonic()
     while not ended:
         time.sleep(WATCH_SECONDS)
         found = read_status(settings, run_id)
@@ -153,15 +175,8 @@ def run_deployed(run_id: str, detach: bool) -> None:
         # The catalog says how a run ends; a coordinator that was killed says nothing any more.
         ended = found.ended_at is not None and found.ended_at > started
         if not ended and time.monotonic() - asked > FLOWER_SECONDS:
-            ended = deployment.flower_status(number).startswith("finished")
+            ended = Deployment(settings).flower_status(number).startswith("finished")
             asked = time.monotonic()
-    found = read_status(settings, run_id)
-    if not detach and found.status != "completed":
-        raise DeploymentFailed(
-            f"{run_id} has ended after {found.round} of {found.rounds_wanted} rounds",
-            f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
-        )
-    emit(found, _table)
 
 
 def _deployed_sites(settings: Settings) -> tuple[str, ...]:

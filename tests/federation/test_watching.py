@@ -1,0 +1,31 @@
+"""What `u2net federation run` and `resume` say while a run goes on elsewhere."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from u2net_platform.cli.app import app
+
+
+def test_who_stops_watching_is_told_that_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    monkeypatch.setattr(
+        "u2net_platform.federation.deployment.Deployment",
+        lambda settings: SimpleNamespace(submit=lambda run: 1),
+    )
+    monkeypatch.setattr(
+        "u2net_platform.federation.status.read_status",
+        lambda settings, run: SimpleNamespace(rounds=[], ended_at=None),
+    )
+    ended = CliRunner().invoke(app, ["federation", "resume", "20260131-120000-1a2b", "--json"])
+    found = json.loads(ended.stdout)
+    assert (ended.exit_code, found["error_code"]) == (130, "Interrupted")
+    assert "20260131-120000-1a2b goes on at the SuperLink" in found["message"]
+    assert "u2net federation stop 20260131-120000-1a2b" in found["hint"]
