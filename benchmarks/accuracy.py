@@ -27,7 +27,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from running import BUNDLED, FOLDERS, once, u2net
 
+from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.splits import split_cases
 from u2net_platform.domains.discovery import find_plugin
@@ -50,108 +51,110 @@ NNUNET_RATE, NNUNET_POWER = 1e-2, 0.9
 
 
 def main() -> None:
-    arguments = _arguments()
-    output: Path = arguments.output.resolve()
-    plugins = output / "plugins"
-    plugins.mkdir(parents=True, exist_ok=True)
+    study = Study(**vars(_arguments()))
+    study.plugins.mkdir(parents=True, exist_ok=True)
     for domain, folder in FOLDERS.items():
-        if domain not in BUNDLED and not (plugins / domain).exists():
-            write_plugin(domain, open_dataset(arguments.data / folder), plugins)
-        u2net(output / "home", plugins, "domain", "add", domain, "--data", arguments.data / folder)
-    scores: dict[str, dict[str, Any]] = {}
-    for arm in arguments.arms:
-        work = {"universal": _universal, "independent": _independent, "nnunet": _nnunet,
-                "new": _new}[arm]  # fmt: skip
-        scores[arm] = dict(work(arguments, output))
-    _report(scores, arguments, output)
+        if domain not in BUNDLED and not (study.plugins / domain).exists():
+            write_plugin(domain, open_dataset(study.data / folder), study.plugins)
+        study.u2net("domain", "add", domain, "--data", study.data / folder)
+    work = {"universal": _universal, "independent": _independent, "nnunet": _nnunet, "new": _new}
+    _report({arm: dict(work[arm](study)) for arm in study.arms}, study)
 
 
-def _universal(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, Any]]:
-    names, minutes = list(FOLDERS), arguments.minutes * len(FOLDERS)
-    trained = once(
-        output / f"universal-{arguments.fold}.json",
-        lambda: _train(arguments, output, "train", *names, "--minutes", minutes),
-    )
-    yield from _scored(output, trained["found"])
+@dataclass(frozen=True)
+class Study:
+    """What was asked for, and the runs that it takes, each made once."""
 
+    data: Path
+    output: Path
+    minutes: float
+    fold: int
+    seed: int
+    arms: tuple[str, ...]
+    options: str
 
-def _independent(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, Any]]:
-    for name in FOLDERS:
-        trained = once(
-            output / f"independent-{name}-{arguments.fold}.json",
-            lambda name=name: _train(  # type: ignore[misc]
-                arguments, output, "train", name, "--mode", "independent",
-                "--minutes", arguments.minutes,
-            ),
-        )  # fmt: skip
-        yield from _scored(output, trained["found"])
+    @property
+    def plugins(self) -> Path:
+        return self.output / "plugins"
 
+    def u2net(self, *command: object) -> Any:
+        return u2net(self.output / "home", self.plugins, *command)
 
-def _new(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, Any]]:
-    for name in FOLDERS:
-        others = [other for other in FOLDERS if other != name]
-        base = once(
-            output / f"without-{name}-{arguments.fold}.json",
-            lambda others=others: _train(  # type: ignore[misc]
-                arguments, output, "train", *others, "--minutes", arguments.minutes * len(others)
-            ),
-        )
-        reference = _references(base["found"])[0]
-        trained = once(
-            output / f"new-{name}-{arguments.fold}.json",
-            lambda name=name, reference=reference: _train(  # type: ignore[misc]
-                arguments, output, "adapt", name, "--from", reference,
-                "--minutes", arguments.minutes,
-            ),
-        )  # fmt: skip
-        yield from _scored(output, trained["found"])
+    def train(self, mode: str, *domains: str, base: str | None = None) -> list[str]:
+        """The versions of a run of these domains, which have the minutes of each together."""
+        frozen = ("-frozen",) if base else ()
+        name = "-".join((mode, *domains, *frozen, str(self.fold), str(self.seed)))
 
+        def work() -> Any:
+            if begun := self._begun(mode, domains):
+                return self.u2net("train", "--resume", begun)
+            how = (
+                ("adapt", *domains, "--from", base) if base else ("train", *domains, "--mode", mode)
+            )
+            return self.u2net(
+                *how, "--minutes", self.minutes * len(domains), "--fold", self.fold,
+                "--seed", self.seed, *self.options.split(),
+            )  # fmt: skip
 
-def _train(arguments: argparse.Namespace, output: Path, *command: object) -> Any:
-    place = ("--fold", arguments.fold, "--seed", arguments.seed)
-    return u2net(output / "home", output / "plugins", *command, *place, *arguments.options.split())
+        found = once(self.output / f"{name}.json", work)["found"]
+        return [f"{one['domain']}:{one['number']}" for one in found["versions"]]
 
-
-def _references(trained: Any) -> list[str]:
-    return [f"{one['domain']}:{one['number']}" for one in trained["versions"]]
-
-
-def _scored(output: Path, trained: Any) -> Iterator[tuple[str, Any]]:
-    """Mean Dice of each class over the test cases, by domain."""
-    for reference in _references(trained):
+    def dice(self, reference: str) -> tuple[str, dict[str, float]]:
+        """A version's domain, and the mean Dice of each class over its test cases."""
         found = once(
-            output / f"dice-{reference.replace(':', '-')}.json",
-            lambda reference=reference: u2net(  # type: ignore[misc]
-                output / "home", output / "plugins", "evaluate", reference
-            ),
-        )["found"]
-        yield (
-            reference.partition(":")[0],
-            {name: one["dice"] for name, one in found["mean"]["classes"].items()},
-        )
+            self.output / f"dice-{reference.replace(':', '-')}.json",
+            lambda: self.u2net("evaluate", reference),
+        )["found"]["mean"]
+        return reference.partition(":")[0], {
+            name: one["dice"] for name, one in found["classes"].items()
+        }
+
+    def _begun(self, mode: str, domains: tuple[str, ...]) -> str | None:
+        """A run of this kind that was stopped."""
+        catalog = Catalog.open(Settings(home=self.output / "home").database_url)
+        wanted = (mode, domains, self.fold, self.seed)
+        for run in catalog.runs.list():
+            if run.status != "completed" and wanted == (run.mode, run.domains, run.fold, run.seed):
+                return run.id
+        return None
 
 
-def _nnunet(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, Any]]:
-    for number, (name, folder) in enumerate(FOLDERS.items(), start=900):
-        work = (name, arguments.data / folder, output, number, arguments.fold, arguments.minutes)
+Scores = Iterator[tuple[str, dict[str, float]]]
+
+
+def _universal(study: Study) -> Scores:
+    yield from map(study.dice, study.train("universal", *FOLDERS))
+
+
+def _independent(study: Study) -> Scores:
+    for name in FOLDERS:
+        yield from map(study.dice, study.train("independent", name))
+
+
+def _new(study: Study) -> Scores:
+    for name in FOLDERS:
+        base, *_ = study.train("universal", *(other for other in FOLDERS if other != name))
+        yield from map(study.dice, study.train("universal", name, base=base))
+
+
+def _nnunet(study: Study) -> Scores:
+    for number, name in enumerate(FOLDERS, start=900):
         found = once(
-            output / f"nnunet-{name}-{arguments.fold}.json",
-            lambda work=work: _in_a_process(*work),  # type: ignore[misc]
+            study.output / f"nnunet-{name}-{study.fold}.json",
+            lambda name=name, number=number: _in_a_process(study, name, number),  # type: ignore[misc]
         )
         yield name, found["found"]
 
 
-def _in_a_process(*work: Any) -> dict[str, float]:
+def _in_a_process(study: Study, name: str, number: int) -> dict[str, float]:
     """Not of a Pool: its processes may have none of their own, as nnU-Net's has."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_train_nnunet, *work).result()
+        return pool.submit(_train_nnunet, study, name, number).result()
 
 
-def _train_nnunet(
-    name: str, data: Path, output: Path, number: int, fold: int, minutes: float
-) -> dict[str, float]:
+def _train_nnunet(study: Study, name: str, number: int) -> dict[str, float]:
     """In a process of its own, as nnU-Net reads its folders when it is imported."""
-    root = output / f"nnunet-{fold}"
+    root = study.output / f"nnunet-{study.fold}"
     os.environ |= {
         "nnUNet_raw": str(root / "raw"),
         "nnUNet_preprocessed": str(root / "preprocessed"),
@@ -162,11 +165,12 @@ def _train_nnunet(
     }
     from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet  # noqa: PLC0415
 
-    plugin = find_plugin(name, Settings(), _plugins(name, output)).plugin
+    place = None if name in BUNDLED else study.plugins
+    plugin = find_plugin(name, Settings(), place).plugin
     assert plugin is not None
-    dataset = open_dataset(data)
+    dataset = open_dataset(study.data / FOLDERS[name])
     cases = {case.id: case for case in dataset.training if case.label is not None}
-    split = split_cases(list(cases), fold)
+    split = split_cases(list(cases), study.fold)
     parts = {"training": (*split.training, *split.validation), "test": split.test}
     chosen = {part: tuple(cases[one] for one in ids) for part, ids in parts.items()}
     raw = root / "raw" / f"Dataset{number:03d}_{name.capitalize()}"
@@ -179,12 +183,8 @@ def _train_nnunet(
     preprocessed = root / "preprocessed" / raw.name
     folds = [{"train": list(split.training), "val": list(split.validation)}]
     (preprocessed / "splits_final.json").write_text(json.dumps(folds))
-    trainer = _trained_nnunet(preprocessed, minutes)
+    trainer = _trained_nnunet(preprocessed, study.minutes)
     return _scored_nnunet(trainer, plugin.spec.class_names, raw, split.test, root / "found" / name)
-
-
-def _plugins(name: str, output: Path) -> Path | None:
-    return None if name in BUNDLED else output / "plugins"
 
 
 def _trained_nnunet(preprocessed: Path, minutes: float) -> Any:
@@ -242,10 +242,8 @@ def _scored_nnunet(
     return {name: fmean(of) for name, of in values.items() if of}
 
 
-def _report(scores: dict[str, dict[str, Any]], arguments: argparse.Namespace, output: Path) -> None:
-    print(
-        f"\n{arguments.minutes:g} minutes a domain, fold {arguments.fold}, seed {arguments.seed}.\n"
-    )
+def _report(scores: dict[str, dict[str, dict[str, float]]], study: Study) -> None:
+    print(f"\n{study.minutes:g} minutes a domain, fold {study.fold}, seed {study.seed}.\n")
     print(f"| Dice, % | {' | '.join(scores)} |")
     print("|---" * (1 + len(scores)) + "|")
     means = {
@@ -256,13 +254,13 @@ def _report(scores: dict[str, dict[str, Any]], arguments: argparse.Namespace, ou
         print(f"| {domain} | {' | '.join(cells)} |")
     cells = [f"{100 * fmean(found.values()):.1f}" for found in means.values()]
     print(f"| **mean** | {' | '.join(cells)} |")
-    print(f"\nBy class: {json.dumps(scores)}\nEverything lies in {output}.")
+    print(f"\nBy class: {json.dumps(scores)}\nEverything lies in {study.output}.")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output", type=lambda text: Path(text).resolve())
     parser.add_argument("--minutes", type=float, default=8, help="of each domain")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
