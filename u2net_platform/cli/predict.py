@@ -170,7 +170,9 @@ def _check_different(domains: list[str]) -> None:
 
 def _check_ending(output: Path | None, *endings: str) -> None:
     if output and output.suffix not in endings:
-        raise UnsupportedFormat(f"{output} does not end in {' or '.join(endings)}", "Rename it.")
+        raise UnsupportedFormat(
+            f"{output} does not end in {' or '.join(endings)}", "Give it that ending."
+        )
 
 
 def _document(report: Report, output: Path) -> str:
