@@ -86,7 +86,7 @@ def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
 def test_a_report_format_that_is_not_written_is_refused_at_once(added, tmp_path) -> None:
     result = run("evaluate", "bright", "--output", tmp_path / "scores.xls")
     assert result.exit_code == 4
-    assert "neither .json nor .csv" in result.stderr
+    assert "does not end in .json or .csv" in result.stderr
 
 
 def test_memory_and_mirroring_are_asked_for_by_options(added, bright_data, tmp_path) -> None:
