@@ -49,17 +49,16 @@ def write_sheet(
     for name, points in curves.items():
         panel, _, line = name.partition("/")
         panels.setdefault(panel, {})[line or panel] = points
-    figure = Figure(figsize=(3 * INCHES, INCHES * (len(rows) + 1.2)), dpi=DPI, layout="constrained")
+    heights = [1.0] * len(rows) + ([1.2] if panels else [])
+    figure = Figure(figsize=(3 * INCHES, INCHES * sum(heights)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    *bands, last = np.atleast_1d(
-        np.asarray(figure.subfigures(len(rows) + 1, 1, height_ratios=[1] * len(rows) + [1.2]))
-    )
-    for band, row in zip(bands, rows, strict=True):
+    bands = np.atleast_1d(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
+    for band, row in zip(bands, rows, strict=False):  # the last band is the curves'
         band.suptitle(row.title, fontsize=8)
         for axis, axes in enumerate(band.subplots(1, 3)):
             _draw_slice(axes, row, axis)
     if panels:
-        found = np.atleast_1d(np.asarray(last.subplots(1, len(panels))))
+        found = np.atleast_1d(np.asarray(bands[-1].subplots(1, len(panels))))
         for axes, (panel, lines) in zip(found, panels.items(), strict=True):
             _draw_curves(axes, panel, lines)
     with atomic_path(path) as temporary:
