@@ -61,3 +61,14 @@ def test_a_recipe_that_cannot_be_read_names_its_file_and_the_bundled_ones(
     with pytest.raises(InvalidRecipe, match=r"mine\.toml") as caught:
         Recipe.load(str(file))
     assert all(name in caught.value.hint for name in BUNDLED)
+
+
+def test_dense_networks_have_a_rate_of_their_own_unless_one_is_given_for_the_run() -> None:
+    recipe = Recipe.load("default")
+    assert recipe.suited_to("separable") == recipe
+    assert recipe.suited_to("dense").learning_rate == recipe.dense_learning_rate
+    assert recipe.dense_learning_rate < recipe.learning_rate
+    given = Recipe.load("default", learning_rate=0.1)
+    assert given.suited_to("dense").learning_rate == 0.1
+    paper = Recipe.load("paper")
+    assert paper.suited_to("dense") == paper
