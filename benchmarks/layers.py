@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from u2net_platform.memory import keep_freed_memory
 from u2net_platform.model.channelwise import Triple, channelwise_conv3d
 from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
-from u2net_platform.training.trainer import keep_freed_memory
 
 ALL, FLAT = (3, 3, 3), (1, 3, 3)
 PLANS = {  # patch, strides, kernels of the levels; two patches a batch

@@ -26,7 +26,7 @@ from u2net_platform.imaging.volume import (
 )
 from u2net_platform.inference.postprocessing import postprocess
 from u2net_platform.inference.sliding_window import sliding_window
-from u2net_platform.memory import free_bytes, held_bytes
+from u2net_platform.memory import free_bytes, held_bytes, keep_freed_memory
 
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
@@ -125,6 +125,7 @@ class Predictor:
 
     def _scores(self, image: Prepared | _Array, shape: tuple[int, int, int]) -> Iterator[Tensor]:
         """Class probabilities, slabs of k z y x in main memory: only patches go to the device."""
+        keep_freed_memory()
         mode = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import signal
 import threading
@@ -28,6 +27,7 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import Diverged, Interrupted
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
+from u2net_platform.memory import keep_freed_memory
 from u2net_platform.model.losses import LOSSES, of_what_is_known
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import BACKBONE, owned_by, owner_of, train_only
@@ -51,7 +51,6 @@ VALIDATION_CASES = 8  # of a domain, while training
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
 TRAINING_SHARE = 0.85  # of a budget of minutes; the rest is for validation and checkpoints
 MOMENTUM = 0.99
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 Curves = dict[str, list[tuple[int, float]]]
 
@@ -375,17 +374,6 @@ class _Clock:
 
     def since_checkpoint(self) -> float:
         return time.monotonic() - self.saved_at
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory: every step asks for the same volumes again.
-
-    By default they go back to the system, which then clears every page anew, in each step.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 @dataclass
