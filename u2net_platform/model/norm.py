@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 EPSILON = 1e-5
 SLOPE = 0.01
+FEW_VOXELS = 1024  # of a volume: below, torch's group norm goes along the channels one by one
 
 
 class NormActivation(nn.Module):
@@ -37,25 +38,29 @@ class NormActivation(nn.Module):
         if x.device.type == "cpu":
             result: Tensor = _NormActivation.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
             return result
-        return F.leaky_relu_(one_by_one(x, self.weight, self.bias), SLOPE)
+        return F.leaky_relu_(one_by_one(x, self.weight, self.bias)[0], SLOPE)
 
 
-def one_by_one(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The instance norm as a batch norm of each volume."""
-    ones = x.chunk(len(x))
+def one_by_one(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The instance norm as a batch norm of each volume: it, means and inverse deviations, b c."""
     normed = [
-        torch.native_batch_norm(v, weight, bias, None, None, True, 0.0, EPSILON) for v in ones
+        torch.native_batch_norm(one, weight, bias, None, None, True, 0.0, EPSILON)
+        for one in x.chunk(len(x))
     ]
-    return torch.cat([one for one, _, _ in normed])
+    volumes, means, inverse_deviations = zip(*normed, strict=True)
+    return torch.cat(volumes), torch.stack(means), torch.stack(inverse_deviations)
 
 
 class _NormActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         b, c = x.shape[:2]
-        y, mean, inverse_deviation = torch.native_group_norm(
-            x, weight, bias, b, c, x[0, 0].numel(), c, EPSILON
-        )
+        if (voxels := x[0, 0].numel()) < FEW_VOXELS:
+            y, mean, inverse_deviation = one_by_one(x, weight, bias)
+        else:
+            y, mean, inverse_deviation = torch.native_group_norm(
+                x, weight, bias, b, c, voxels, c, EPSILON
+            )
         y = F.leaky_relu_(y, SLOPE)
         ctx.save_for_backward(x, y, mean, inverse_deviation, weight)
         return y

@@ -184,9 +184,11 @@ def test_an_image_without_a_batch_is_refused(shallow: Topology) -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("convolutions", ["separable", "dense"])
+@pytest.mark.parametrize(
+    ("convolutions", "batch"), [("separable", 2), ("separable", 1), ("dense", 2)]
+)
 def test_every_volume_between_stem_and_heads_lies_channels_last(
-    convolutions: str, thin: Topology
+    convolutions: str, batch: int, thin: Topology
 ) -> None:
     # Also backwards: one tensor in the default layout would slow down all that comes after it.
     network = build_network(
@@ -210,7 +212,7 @@ def test_every_volume_between_stem_and_heads_lies_channels_last(
     for name, module in network.named_modules():
         if isinstance(module, NormActivation):
             module.register_forward_hook(watch(name))  # type: ignore[arg-type]
-    logits = network(torch.randn(2, 2, 8, 16, 16), domain="a")
+    logits = network(torch.randn(batch, 2, 8, 16, 16), domain="a")
     logits.square().mean().backward()
     assert len(seen) > 60
     assert wrong == []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation, one_by_one
+from u2net_platform.model.norm import EPSILON, FEW_VOXELS, SLOPE, NormActivation, one_by_one
 
 LAYOUTS = [torch.channels_last_3d, torch.contiguous_format]
 
@@ -22,7 +22,14 @@ def norm_of(channels: int) -> NormActivation:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
-    "shape", [(2, 3, 4, 8, 8), (3, 5, 3, 5, 7), (1, 4, 1, 2, 6), (2, 1, 3, 3, 2)]
+    "shape",
+    [
+        (2, 3, 4, 8, 8),
+        (3, 5, 3, 5, 7),
+        (1, 4, 1, 2, 6),
+        (2, 1, 3, 3, 2),
+        (2, 3, 16, 8, FEW_VOXELS // 128),
+    ],
 )
 def test_value_and_gradients_are_those_of_torch(
     shape: tuple[int, ...], layout: torch.memory_format
@@ -69,7 +76,7 @@ def test_a_channels_last_volume_takes_the_fast_gradient_and_stays_channels_last(
 def test_the_batch_norm_of_each_volume_is_the_instance_norm_and_stays_channels_last() -> None:
     norm = norm_of(5).float()
     x = torch.randn(3, 5, 2, 3, 4).to(memory_format=torch.channels_last_3d)
-    found = one_by_one(x, norm.weight, norm.bias)
+    found, _, _ = one_by_one(x, norm.weight, norm.bias)
     expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
     assert torch.allclose(found, expected, atol=1e-5)
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
