@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +64,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     if arguments.device == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(of_any_size=True)
     print(
         "| plan | layers | channels-last / ours: finest | worst | default / ours: finest | worst "
         "| norm and activation: finest | worst | copy / forward | copies / gradients |"
@@ -113,14 +113,11 @@ def _convolution(layer: Layer, arguments: argparse.Namespace) -> Times:
 
     last = x.to(memory_format=torch.channels_last_3d)
     target = torch.empty_like(last)
-    seconds = arguments.seconds
-    return Times(
-        _seconds(_both_ways(ours, last), seconds),
-        _seconds(_both_ways(theirs, last), seconds),
-        _seconds(_both_ways(theirs, x), seconds),
-        _seconds(_forward(ours, last), seconds),
-        _seconds(lambda: target.copy_(last), seconds),
-    )
+    works = (
+        _both_ways(ours, last), _both_ways(theirs, last), _both_ways(theirs, x),
+        _forward(ours, last), lambda: target.copy_(last),
+    )  # fmt: skip
+    return Times(*_seconds(works, arguments.seconds))
 
 
 def _norm(layer: Layer, arguments: argparse.Namespace) -> float:
@@ -132,8 +129,8 @@ def _norm(layer: Layer, arguments: argparse.Namespace) -> float:
         normed = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
         return F.leaky_relu_(normed, SLOPE)
 
-    seconds = arguments.seconds
-    return _seconds(_both_ways(theirs, x), seconds) / _seconds(_both_ways(norm, x), seconds)
+    torch_s, our_s = _seconds((_both_ways(theirs, x), _both_ways(norm, x)), arguments.seconds)
+    return torch_s / our_s
 
 
 def _forward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
@@ -151,18 +148,19 @@ def _both_ways(layer: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], obj
     return lambda: layer(x).backward(gradient)
 
 
-def _seconds(work: Callable[[], object], budget: float) -> float:
-    """The best of as many runs as fit into the budget, at least three, after one to warm up."""
+def _seconds(works: Sequence[Callable[[], object]], budget: float) -> list[float]:
+    """The best of as many rounds as fit into the budget of each, at least three, after one to warm
+    up; in turn, so that what else the machine does meets all alike."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    work()
-    wait()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < budget:
-        started = time.perf_counter()
-        work()
-        wait()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    rounds: list[list[float]] = []
+    while len(rounds) < 4 or sum(map(sum, rounds)) < budget * len(works):
+        rounds.append([])
+        for work in works:
+            started = time.perf_counter()
+            work()
+            wait()
+            rounds[-1].append(time.perf_counter() - started)
+    return [min(times) for times in zip(*rounds[1:], strict=True)]
 
 
 def _arguments() -> argparse.Namespace:

@@ -48,7 +48,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_compile": "f"}
-    keep_freed_memory()
+    keep_freed_memory(of_any_size=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         shared = share(arguments.dataset, arguments.cases, folder, 2, batch_voxels=1 << 18)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LARGEST_KEPT = 32 << 20  # bytes: glibc takes no more
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
+LARGEST_THRESHOLD = 32 << 20  # bytes; glibc takes no more
 
 
 def free_bytes() -> int:
@@ -30,13 +30,15 @@ def held_bytes() -> int:
     return int(entries["VmRSS"].split()[0]) << 10
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks: every patch asks for the same ones again.
+def keep_freed_memory(of_any_size: bool = False) -> None:
+    """Let glibc keep freed blocks of up to 32 MiB: every patch asks for the same ones again.
 
-    By default those of a patch go back to the system, which then clears every page anew. Larger
-    blocks still go back, as whole volumes.
+    By default they go back to the system, which then clears every page anew. Larger ones, as of
+    whole volumes, are kept with `of_any_size` only: what is kept counts as held.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, -1)
+        if of_any_size:
+            mallopt(M_MMAP_MAX, 0)

@@ -196,7 +196,7 @@ class Trainer:
             Diverged: the loss is not finite; the last checkpoint is from before.
             DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
         """
-        keep_freed_memory()
+        keep_freed_memory(of_any_size=True)
         self._anchor = self._backbone() if self.options.proximal else []
         for note in self._acceleration.notes:
             watcher.on_note(note)
