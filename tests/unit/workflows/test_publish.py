@@ -2,8 +2,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from u2net_platform.workflows.publish import scattered_classes
+from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.inference.postprocessing import keep_largest
+from u2net_platform.inference.predictor import Predictor
+from u2net_platform.workflows.publish import new_version, scattered_classes
 
 SHAPE = (16, 24, 24)
 
@@ -44,3 +48,18 @@ def test_the_mean_over_cases_decides(bright_predictor) -> None:
 
 def test_without_validation_cases_nothing_is_chosen(bright_predictor) -> None:
     assert scattered_classes(bright_predictor, []) == ()
+
+
+def test_a_version_carries_what_was_chosen_for_its_own_network(
+    settings, bright, bright_network, bright_predictor
+) -> None:
+    cpu, plan = torch.device("cpu"), bright_predictor.plan
+    image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
+    scattered = Predictor(bright_network, bright, plan, cpu).predict_prepared(image)
+    case = SimpleNamespace(id="case", image=image, labels=keep_largest(scattered, 1))
+    assert (case.labels != scattered).any()
+    domain = SimpleNamespace(plugin=bright, plan=plan, validation=[case])
+    store = WeightStore(settings.weights_dir)
+    version = new_version(bright_network, domain, "run", store, cpu, {})
+    assert version.plan["keep_largest"] == ["organ"]
+    assert plan.keep_largest == ()
