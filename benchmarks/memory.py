@@ -5,8 +5,8 @@
 
 The CT is made here: a body of noise in air. Each side runs in a process of its own, from file to
 file, in steps of half a patch without mirroring; what is measured is the most main memory that the
-process ever held. So that hours do not pass, both sides have one pointwise convolution for a
-network here, but for the last row: this project with its real network.
+process ever held. Both sides have one pointwise convolution for a network, as
+nnU-Net's own takes hours here; one row more is this project with its real network.
 """
 
 from __future__ import annotations
