@@ -105,18 +105,18 @@ def digest_of_file(path: Path) -> str:
 
 
 @contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
+def exclusive(lock: Path, wait: bool = False) -> Iterator[None]:
     """Hold a lock file; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        RunBusy: another process holds it.
+        RunBusy: another process holds it, and `wait` does not ask to wait for that one.
     """
     with storage_errors(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunBusy(
                 f"{lock.parent} is in use by another process",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from u2net_platform.errors import CatalogUnreachable
-from u2net_platform.files import storage_errors
+from u2net_platform.files import exclusive, storage_errors
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.recorder import Outcome
 
@@ -144,8 +144,13 @@ def client_of(uri: str) -> MlflowClient:
         logging.getLogger(library).setLevel(logging.WARNING)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    _check_sqlite(uri)
-    return MlflowClient(uri)
+    if not uri.startswith("sqlite:///"):
+        return MlflowClient(uri)
+    file = Path(uri.removeprefix("sqlite:///"))
+    _check_sqlite(file)
+    # Two that make a store's tables at once spoil each other's.
+    with exclusive(file.with_name(f"{file.name}.lock"), wait=True):
+        return MlflowClient(uri)
 
 
 def find_run(client: MlflowClient, name: str) -> str | None:
@@ -184,11 +189,8 @@ def _experiment(client: MlflowClient, settings: Settings) -> str:
     return str(found.experiment_id)
 
 
-def _check_sqlite(uri: str) -> None:
+def _check_sqlite(file: Path) -> None:
     """Find a store at fault at once: MLflow would try again and again, for most of an hour."""
-    if not uri.startswith("sqlite:///"):
-        return
-    file = Path(uri.removeprefix("sqlite:///"))
     with storage_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
     try:

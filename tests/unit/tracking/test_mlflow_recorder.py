@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +97,17 @@ def test_a_resumed_run_goes_on_with_its_curves(store: Settings, client: MlflowCl
 def test_an_unknown_run_is_refused(store: Settings) -> None:
     with pytest.raises(CatalogUnreachable, match="f00"):
         MLflowRecorder(store, "x", run_id="f00")
+
+
+def test_two_processes_may_make_the_store_at_once(settings: Settings) -> None:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        begun = [pool.submit(_begin, settings, name) for name in ("a", "b")]
+        ids = [one.result() for one in begun]
+    assert len(set(ids)) == 2
+
+
+def _begin(settings: Settings, name: str) -> str | None:
+    return MLflowRecorder(settings, name).run_id
 
 
 def test_a_store_that_is_no_database_is_refused_at_once(settings: Settings) -> None:
