@@ -23,7 +23,7 @@ def study(
     new: Annotated[
         str | None, typer.Option(help="A domain to add to each network once it is trained.")
     ] = None,
-    architecture: Annotated[Architecture, typer.Option()] = Architecture.compact,
+    architecture: Annotated[Architecture, typer.Option()] = Architecture.lean,
     *,
     options: RunOptions,
     output: Annotated[Path | None, typer.Option("-o", help="A .md file for the tables.")] = None,

@@ -35,6 +35,7 @@ class Mode(StrEnum):
 
 
 class Architecture(StrEnum):
+    lean = "lean"
     compact = "compact"
     paper = "paper"
 
@@ -102,7 +103,7 @@ def train(
     mode: Annotated[
         Mode, typer.Option(help="What is shared; independent trains one network a domain.")
     ] = Mode.universal,
-    architecture: Annotated[Architecture, typer.Option()] = Architecture.compact,
+    architecture: Annotated[Architecture, typer.Option()] = Architecture.lean,
     minutes: Minutes = None,
     *,
     options: RunOptions,

@@ -1,7 +1,8 @@
 """The universal network. Whose a weight is shows in its name: `backbone.*`, `domains.<name>.*`.
 
 A separable unit is, in this order: the domain's channel-wise convolution, the domain's norm,
-LeakyReLU, the backbone's pointwise convolution, the domain's norm, LeakyReLU (paper, Fig. 1).
+LeakyReLU, the backbone's pointwise convolution, the domain's norm, LeakyReLU (paper, Fig. 1). The
+architecture `lean` leaves the first norm and LeakyReLU away.
 Convolutions before a norm have no bias: the norm would remove it.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,10 @@ class Convolution(nn.Module):
 class Adapter(nn.Module):
     """A domain's half of one separable unit."""
 
-    def __init__(self, unit: Unit, kernel_zyx: Triple) -> None:
+    def __init__(self, unit: Unit, kernel_zyx: Triple, lean: bool) -> None:
         super().__init__()
         self.spatial = Convolution(unit.c_in, 1, kernel_zyx)
-        self.norm_in = NormActivation(unit.c_in)
+        self.norm_in = nn.Identity() if lean else NormActivation(unit.c_in)
         self.norm_out = NormActivation(unit.c_out)
 
     def forward(self, x: Tensor, pointwise: nn.Module, stride_zyx: Triple) -> Tensor:
@@ -98,7 +99,7 @@ class Domain(nn.Module):
         self.adapters = nn.ModuleDict()
         if architecture.convolutions == "separable":
             for unit in units(architecture):
-                self.adapters[unit.name] = _domain_half(unit, topology)
+                self.adapters[unit.name] = _domain_half(unit, topology, architecture)
         self.heads = nn.ModuleList(
             Convolution(topology.classes, channels[level], (1, 1, 1), bias=True)
             for level in SUPERVISED_LEVELS
@@ -108,9 +109,9 @@ class Domain(nn.Module):
         return (1, 1, 1) if unit.stride_of is None else self.topology.strides_zyx[unit.stride_of]
 
 
-def _domain_half(unit: Unit, topology: Topology) -> nn.Module:
+def _domain_half(unit: Unit, topology: Topology, architecture: Architecture) -> nn.Module:
     if unit.kind == "separable":
-        return Adapter(unit, topology.kernels_zyx[unit.level])
+        return Adapter(unit, topology.kernels_zyx[unit.level], architecture.name == "lean")
     return NormActivation(unit.c_out)
 
 
@@ -204,20 +205,19 @@ class UniversalUNet(nn.Module):
         return domain
 
     def _logits(self, x: Tensor, domain: Domain) -> Tensor:
-        def run(name: str, x: Tensor) -> Tensor:
-            return self._unit(self.units[name], x, domain)
-
         # One channel lies the same in both layouts, and the default one would spread from there.
         x = domain.stem_norm(_channels_last(domain.stem(x)))
         skips = []
         for level in range(LEVELS):
-            x = x + run(f"encoder{level}_b", run(f"encoder{level}_a", x))
+            inner = self._unit(f"encoder{level}_a", x, domain)
+            x = x + self._unit(f"encoder{level}_b", inner, domain)
             if level < LEVELS - 1:
                 skips.append(x)
-                x = run(f"down{level}", x)
-        return _decode(x, skips, domain, run)
+                x = self._unit(f"down{level}", x, domain)
+        return self._decode(x, skips, domain)
 
-    def _unit(self, unit: Unit, x: Tensor, domain: Domain) -> Tensor:
+    def _unit(self, name: str, x: Tensor, domain: Domain) -> Tensor:
+        unit = self.units[name]
         shared = self.backbone[unit.name]
         stride = domain.stride_zyx(unit)
         if self.architecture.convolutions == "dense":
@@ -227,27 +227,29 @@ class UniversalUNet(nn.Module):
             return _checked(own(x, shared, stride))
         return _checked(own(shared(x, stride)))
 
+    def _decode(self, x: Tensor, skips: list[Tensor], domain: Domain) -> Tensor:
+        logits: Tensor | None = None
+        for level in reversed(range(LEVELS - 1)):
+            x = self._enlarged(x, skips[level], level, domain)
+            x = self._unit(f"merge{level}", torch.cat([x, skips[level]], dim=1), domain)
+            x = x + self._unit(f"refine{level}", x, domain)
+            if level in SUPERVISED_LEVELS:
+                own = domain.heads[SUPERVISED_LEVELS.index(level)](x)
+                logits = (
+                    own
+                    if logits is None
+                    else own + _enlarge(logits, own, domain.topology.strides_zyx[level])
+                )
+        assert logits is not None
+        if logits.requires_grad:  # losses may give it another layout, which would spread from there
+            logits.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+        return logits
 
-def _decode(
-    x: Tensor, skips: list[Tensor], domain: Domain, run: Callable[[str, Tensor], Tensor]
-) -> Tensor:
-    logits: Tensor | None = None
-    for level in reversed(range(LEVELS - 1)):
+    def _enlarged(self, x: Tensor, skip: Tensor, level: int, domain: Domain) -> Tensor:
         stride = domain.topology.strides_zyx[level]
-        x = run(f"up{level}", _enlarge(x, skips[level], stride))
-        x = run(f"merge{level}", torch.cat([x, skips[level]], dim=1))
-        x = x + run(f"refine{level}", x)
-        if level in SUPERVISED_LEVELS:
-            own = domain.heads[SUPERVISED_LEVELS.index(level)](x)
-            logits = (
-                own
-                if logits is None
-                else own + _enlarge(logits, own, domain.topology.strides_zyx[level])
-            )
-    assert logits is not None
-    if logits.requires_grad:  # losses may give it another layout, which would spread from there
-        logits.register_hook(_channels_last)  # type: ignore[no-untyped-call]
-    return logits
+        if self.architecture.name == "lean":  # the convolution has an eighth of the voxels
+            return _enlarge(self._unit(f"up{level}", x, domain), skip, stride)
+        return self._unit(f"up{level}", _enlarge(x, skip, stride), domain)
 
 
 def _channels_last(x: Tensor) -> Tensor:

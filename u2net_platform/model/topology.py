@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LEVELS = 6
 WIDTH = 16
 
+ArchitectureName = Literal["lean", "compact", "paper"]
 Triple = tuple[
     Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]
 ]
@@ -20,14 +21,16 @@ class Architecture(BaseModel):
 
     name: `paper` has dense strided convolutions and resizes every patch to `common_patch_zyx`;
         `compact` separates strided convolutions too, caps the channels at 320 and lets every
-        domain keep its own geometry.
+        domain keep its own geometry; `lean` besides has no norm and activation between the halves
+        of a separable convolution, and enlarges volumes after the convolution that is there for
+        that, not before.
     convolutions: `separable` splits a convolution between domain and backbone; `dense` leaves it
         whole in the backbone, norms included, as the paper's basic network does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["compact", "paper"] = "compact"
+    name: ArchitectureName = "lean"
     convolutions: Literal["separable", "dense"] = "separable"
     common_patch_zyx: Triple | None = None
 
@@ -40,7 +43,7 @@ class Architecture(BaseModel):
     @property
     def channels(self) -> tuple[int, ...]:
         """Channels of each level, finest first."""
-        cap = 320 if self.name == "compact" else 512
+        cap = 512 if self.name == "paper" else 320
         return tuple(min(WIDTH << level, cap) for level in range(LEVELS))
 
 
@@ -88,9 +91,10 @@ def units(architecture: Architecture) -> tuple[Unit, ...]:
     for level in range(LEVELS):
         found += [Unit(f"encoder{level}_{half}", level, c[level], c[level], body) for half in "ab"]
     for level in range(LEVELS - 1):
+        below = level + 1 if architecture.name == "lean" else level
         found += [
             Unit(f"down{level}", level, c[level], c[level + 1], down, stride_of=level),
-            Unit(f"up{level}", level, c[level + 1], c[level], body),
+            Unit(f"up{level}", below, c[level + 1], c[level], body),
             Unit(f"merge{level}", level, 2 * c[level], c[level], body),
             Unit(f"refine{level}", level, c[level], c[level], "point" if dense else body),
         ]

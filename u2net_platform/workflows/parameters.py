@@ -25,7 +25,7 @@ class NetworkSize:
 
 
 def network_sizes(specs: Sequence[DomainSpec]) -> list[NetworkSize]:
-    """Both architectures and all modes, with cubic kernels, for these domains."""
+    """The paper's network in all modes, and the default one, with cubic kernels."""
     paper = Architecture(name="paper", common_patch_zyx=PAPER_PATCH_ZYX)
     dense = paper.model_copy(update={"convolutions": "dense"})
     shared = _counts(dense, specs)
@@ -41,7 +41,7 @@ def network_sizes(specs: Sequence[DomainSpec]) -> list[NetworkSize]:
         ),
         _size("paper, shared", shared, shared.convolutions, "30.7M"),
         _universal("paper, universal", _counts(paper, specs), "1.7M"),
-        _universal("compact, universal", _counts(Architecture(), specs), "-"),
+        _universal("lean, universal", _counts(Architecture(), specs), "-"),
     ]
 
 

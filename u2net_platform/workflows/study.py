@@ -17,7 +17,7 @@ from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.errors import NothingToResume
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.counting import Counts, count_parameters
-from u2net_platform.model.topology import Architecture, Topology
+from u2net_platform.model.topology import Architecture, ArchitectureName, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Watcher
@@ -60,7 +60,7 @@ class Study:
     domains: tuple[str, ...]
     new: str | None
     recipe: Recipe
-    architecture: Literal["compact", "paper"] = "compact"
+    architecture: ArchitectureName = "lean"
     seed: int = 0
     fold: int = 0
     device: str = "auto"

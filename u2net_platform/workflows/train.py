@@ -22,7 +22,7 @@ from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
-from u2net_platform.model.topology import Architecture, Topology
+from u2net_platform.model.topology import Architecture, ArchitectureName, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
@@ -61,7 +61,7 @@ class Request(BaseModel):
     domains: tuple[str, ...] = Field(min_length=1)
     recipe: Recipe
     mode: Literal["universal", "shared", "independent"] = "universal"
-    architecture: Literal["compact", "paper"] = "compact"
+    architecture: ArchitectureName = "lean"
     base: str | None = None
     frozen: bool = True
     warm_start: str = "none"

@@ -19,6 +19,7 @@ from u2net_platform.model.topology import Architecture, Topology
 
 FIVE = ("heart", "hippocampus", "liver", "prostate", "pancreas")
 PAPER = Architecture(name="paper", common_patch_zyx=(128, 128, 128))
+COMPACT = Architecture(name="compact")
 
 
 def weights_of_convolutions(network: UniversalUNet, *parts: str) -> int:
@@ -59,10 +60,11 @@ def test_the_dense_network_has_as_many_weights_as_the_paper_s_basic_one(
 
 
 @pytest.mark.parametrize("order", [FIVE, FIVE[::-1]])
-def test_the_compact_network_with_all_its_weights_is_smaller_than_the_paper_s_without_some(
-    order: tuple[str, ...], isotropic: Topology
+@pytest.mark.parametrize("architecture", [Architecture(), COMPACT])
+def test_a_small_network_with_all_its_weights_is_smaller_than_the_paper_s_without_some(
+    order: tuple[str, ...], architecture: Architecture, isotropic: Topology
 ) -> None:
-    network = build_network(Architecture(), in_all(order, isotropic))
+    network = build_network(architecture, in_all(order, isotropic))
     for name in FIVE:
         assert weights_of_convolutions(network, f"domains.{name}.") == 119_232
     assert weights_of_convolutions(network, "") == 1_488_320
@@ -70,7 +72,8 @@ def test_the_compact_network_with_all_its_weights_is_smaller_than_the_paper_s_wi
 
 def test_the_documented_totals_of_a_backbone_and_a_domain_are_true(isotropic: Topology) -> None:
     for architecture, backbone, domain in (
-        (Architecture(), 892_160, 136_598),
+        (Architecture(), 892_160, 127_766),
+        (COMPACT, 892_160, 136_598),
         (PAPER, 5_849_344, 140_070),
     ):
         network = build_network(architecture, {"heart": isotropic})
@@ -216,6 +219,22 @@ def test_every_volume_between_stem_and_heads_lies_channels_last(
     logits.square().mean().backward()
     assert len(seen) > 60
     assert wrong == []
+
+
+def test_a_lean_network_enlarges_after_the_convolution_and_norms_once(shallow: Topology) -> None:
+    seen = {}
+    for architecture in (Architecture(), COMPACT):
+        network = build_network(architecture, {"a": shallow})
+        up = network.domains["a"].adapters["up0"]
+        up.register_forward_pre_hook(
+            lambda _, inputs, name=architecture.name: seen.update({name: inputs[0].shape[2:]})
+        )
+        with torch.no_grad():
+            network(torch.randn(1, 1, 8, 16, 16), domain="a")
+        norms = {name for name, part in up.named_modules() if isinstance(part, NormActivation)}
+        assert norms == {"norm_out"} | ({"norm_in"} if architecture == COMPACT else set())
+    assert seen["compact"] == (8, 16, 16)
+    assert seen["lean"].numel() < seen["compact"].numel()
 
 
 def test_the_paper_s_network_sees_one_size_and_gives_back_the_image_s(shallow: Topology) -> None:

@@ -23,6 +23,6 @@ def test_the_papers_networks_have_the_sizes_that_follow_from_its_description(siz
     assert sizes["paper, universal"].a_domains_convolutions == 121_392
 
 
-def test_the_compact_network_is_smaller_with_nothing_left_out(sizes) -> None:
-    assert sizes["compact, universal"].as_the_paper_counts == 1_488_320
-    assert sizes["compact, universal"].everything < 1_742_320
+def test_the_lean_network_is_smaller_with_nothing_left_out(sizes) -> None:
+    assert sizes["lean, universal"].as_the_paper_counts == 1_488_320
+    assert sizes["lean, universal"].everything < 1_742_320
