@@ -50,7 +50,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_a_study_that_is_stopped_goes_on_and_trains_nothing_twice(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Recipe.load("default", cycles=2, batch_voxels=16384)
+    recipe = Recipe.load("default", ["temperature=2"], cycles=2, batch_voxels=16384)
     study = Study(("ball", "twin"), "ct_organ", recipe, device="cpu", workers=0)
     watcher = Counting()
 
@@ -74,6 +74,7 @@ def test_a_study_that_is_stopped_goes_on_and_trains_nothing_twice(
     assert watcher.steps == 6 + 2 * (4 + 2)
     runs = Catalog.open(settings.database_url).runs.list()
     assert [run.status for run in runs] == ["completed"] * 7
+    assert {run.recipe["temperature"] for run in runs} == {None}  # else steps would be uneven
     assert go().modes == result.modes
     assert watcher.steps == 18
 

@@ -54,7 +54,8 @@ PAPER_PARAMETERS: Mapping[Mode, tuple[str, str]] = {
 class Study:
     """domains are trained in every mode; `new` is trained on its own, and frozen onto the others.
 
-    Each domain gets the same number of optimiser steps everywhere: the recipe's cycles.
+    Each domain gets the same number of optimiser steps everywhere, the recipe's cycles: domains take
+    turns, whatever its temperature.
     """
 
     domains: tuple[str, ...]
@@ -145,7 +146,7 @@ def _request(
 ) -> Request:
     return Request(
         domains=domains,
-        recipe=study.recipe,
+        recipe=study.recipe.model_copy(update={"temperature": None}),
         mode=mode,
         architecture=study.architecture,
         base=base,
