@@ -54,7 +54,7 @@ PAPER_PARAMETERS: Mapping[Mode, tuple[str, str]] = {
 class Study:
     """domains are trained in every mode; `new` is trained on its own, and frozen onto the others.
 
-    Each domain gets the same number of optimiser steps everywhere, the recipe's cycles: domains take
+    Each domain gets the same number of optimiser steps everywhere, the recipe's cycles: they take
     turns, whatever its temperature.
     """
 
