@@ -42,7 +42,7 @@ from u2net_platform.errors import (
     UnsupportedMultiFrame,
 )
 from u2net_platform.imaging.grid import SAME_GRID_TOLERANCE
-from u2net_platform.imaging.volume import ImageVolume, volume_from_sitk
+from u2net_platform.imaging.volume import COPIES, FLOAT_BYTES, ImageVolume, volume_from_sitk
 
 READ = """
     SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel
@@ -92,14 +92,15 @@ class Series:
         return any(int(header.get("NumberOfFrames") or 1) > 1 for header in self.headers)
 
     @property
-    def values(self) -> int:
-        """How many voxels the headers promise."""
-        return sum(
+    def reading_bytes(self) -> int:
+        """What is held at most while the voxels that the headers promise are read."""
+        voxels = sum(
             int(one.get("NumberOfFrames") or 1)
             * int(one.get("Rows") or 0)
             * int(one.get("Columns") or 0)
             for one in self.headers
         )
+        return COPIES * FLOAT_BYTES * voxels
 
     @property
     def is_volume(self) -> bool:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 os.environ["ITK_NIFTI_SFORM_PERMISSIVE"] = "1"
 
 ROUNDING = 1e-3  # of a direction's parts; NIfTI and DICOM round them
+FLOAT_BYTES = 4  # of an intensity
+COPIES = 2  # while reading: SimpleITK's and ours, or channels and all of them joined
 LARGEST_SKEW = 0.02  # 2 %: 5 mm across a body; less is repaired
 
 
@@ -58,15 +61,18 @@ class LabelVolume:
 
 
 Volume = TypeVar("Volume", ImageVolume, LabelVolume)
+Element = TypeVar("Element", bound=np.generic)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file promises. values: voxels times channels. skewed: its axes are not quite at right
-    angles, and are read as the nearest that are. contradiction_mm: how far apart its corners lie by
-    NIfTI's two ways to say where, if both claim to mean the same; else 0."""
+    """What a file promises. values: voxels times channels. reading_bytes: what is held at most
+    while it is read. skewed: its axes are not quite at right angles, and are read as the nearest
+    that are. contradiction_mm: how far apart its corners lie by NIfTI's two ways to say where, if
+    both claim to mean the same; else 0."""
 
     values: int
+    reading_bytes: int
     spacing_zyx_mm: tuple[float, float, float]
     skewed: bool
     contradiction_mm: float
@@ -84,8 +90,10 @@ def read_header(path: Path) -> Header | None:
     if reader.GetDimension() < 3:
         return None
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    stored = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
+    reading = COPIES * values * max(stored, FLOAT_BYTES)
     spacing = triple(reader.GetSpacing()[2::-1])
-    return Header(values, spacing, _skew(reader) > ROUNDING, contradiction_mm(reader))
+    return Header(values, reading, spacing, _skew(reader) > ROUNDING, contradiction_mm(reader))
 
 
 def one_thread() -> None:
@@ -160,7 +168,7 @@ def write_labels(path: Path, labels: LabelVolume, names: tuple[str, ...]) -> Non
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
     stem = stem_of(path)
-    _write(path, to_sitk(labels.array, labels.grid), labels.array[None])
+    write_array(path, labels.array[None], labels.grid)
     legend = {str(value): name for value, name in enumerate(("background", *names))}
     write_text(path.with_name(f"{stem}.labels.json"), json.dumps(legend, indent=2) + "\n")
 
@@ -172,21 +180,25 @@ def write_array(path: Path, array: NDArray[Any], grid: Grid) -> None:
         UnsupportedFormat, NotWritable, DiskFull: as `write_labels`.
     """
     stem_of(path)
-    channels = [to_sitk(channel, grid) for channel in array]
-    _write(path, sitk.JoinSeries(channels) if len(channels) > 1 else channels[0], array)
-
-
-def _write(path: Path, image: Any, array: NDArray[Any]) -> None:
     with atomic_path(path) as temporary:
         # The writers of some formats say nothing when the disk is full, hence the second look.
         try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
-            whole = np.array_equal(_read(temporary)[0], array)
-        except (RuntimeError, UnreadableImage):
+            _write(temporary, array, grid)
+            found, _ = _read(temporary)
+            # Plane by plane: a volume may be a large part of the memory that is allowed.
+            planes = zip(chain(*found), chain(*array), strict=True)
+            whole = all(np.array_equal(*pair) for pair in planes)
+        except (RuntimeError, ValueError, UnreadableImage):
             whole = False
         if not whole:
             _claim(temporary, array.nbytes)
             raise NotWritable(f"{path} cannot be written", "Choose another place or format.")
+
+
+def _write(path: Path, array: NDArray[Any], grid: Grid) -> None:
+    channels = [to_sitk(channel, grid) for channel in array]
+    image = sitk.JoinSeries(channels) if len(channels) > 1 else channels[0]
+    sitk.WriteImage(image, str(path), useCompression=True)
 
 
 def stem_of(path: Path) -> str:
@@ -215,11 +227,11 @@ def canonical(volume: Volume) -> Volume:
     return replace(volume, array=np.flip(array, tuple(axis + before for axis in flips)), grid=grid)
 
 
-def turned_back(array: NDArray[np.uint8], target: Grid) -> LabelVolume:
-    """Labels (z y x) on the canonical grid of `target`, as they lie on `target` itself."""
+def turned_back(array: NDArray[Element], target: Grid) -> NDArray[Element]:
+    """Voxels (z y x) on the canonical grid of `target`, as they lie on `target` itself."""
     _, axes, flips = orientation(target)
     turned = np.flip(array, tuple(flips)).transpose(*np.argsort(axes))
-    return LabelVolume(np.ascontiguousarray(turned), target)
+    return np.ascontiguousarray(turned)
 
 
 def to_sitk(array: NDArray[Any], grid: Grid) -> Any:

@@ -19,19 +19,24 @@ from u2net_platform.errors import TooLarge
 from u2net_platform.imaging.grid import Grid, canonical_grid
 from u2net_platform.imaging.resampling import SLAB_VOXELS, labels_from_scores, respaced
 from u2net_platform.imaging.volume import (
+    COPIES,
     ImageVolume,
     LabelVolume,
     canonical,
     turned_back,
 )
-from u2net_platform.inference.postprocessing import postprocess
+from u2net_platform.inference.postprocessing import (
+    BYTES_PER_VOXEL,
+    SURE,
+    cleaned_classes,
+    postprocess,
+)
 from u2net_platform.inference.sliding_window import sliding_window
 from u2net_platform.memory import free_bytes, held_bytes, keep_freed_memory
 
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
-BYTES_PER_READ_VALUE = 6  # of reading a file: 16-bit voxels as they are, and as float32
 
 
 class Predictor:
@@ -74,15 +79,15 @@ class Predictor:
         """
         return self.predict_made(self.prepare(image, name), image.grid)
 
-    def require_room(self, values: int, name: str) -> None:
-        """Stop before an image of so many voxels times channels is read.
+    def require_room(self, reading_bytes: int, name: str) -> None:
+        """Stop before an image is read.
 
         Raises:
             TooLarge: reading alone takes more than is allowed.
         """
-        needed, allowed = held_bytes() + BYTES_PER_READ_VALUE * values, self._allowed()
+        needed, allowed = held_bytes() + reading_bytes, self._allowed()
         if needed > allowed:
-            raise _too_large(f"Reading {name}, which promises {values} values,", needed, allowed)
+            raise _too_large(f"Reading {name}", needed, allowed)
 
     def prepare(self, image: ImageVolume, name: str = "The image") -> Prepared:
         """The image as the network sees it, all of it at once where memory allows.
@@ -105,15 +110,23 @@ class Predictor:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""
         grid = prepared.grid
         slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
-        labels = turned_back(labels_from_scores(slabs, grid, canonical_grid(target)), target)
-        chosen, spacing = self.plan.keep_largest, target.spacing_zyx_mm
-        return LabelVolume(postprocess(self.plugin, labels.array, spacing, chosen), target)
+        chosen = self.plan.keep_largest
+        least = SURE if cleaned_classes(self.plugin, chosen) else None
+        labels, sure = labels_from_scores(slabs, grid, canonical_grid(target), least)
+        labels = turned_back(labels, target)
+        sure = None if sure is None else turned_back(sure, target)
+        found = postprocess(self.plugin, labels, sure, target.spacing_zyx_mm, chosen)
+        return LabelVolume(found, target)
 
-    def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""
+    def predict_prepared(
+        self, image: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Classes (z y x) of a prepared image (c z y x), on the plan's grid, and where they are
+        sure."""
         shape = (image.shape[1], image.shape[2], image.shape[3])
-        slabs = self._scores(_Array(image), shape)
-        return torch.cat([slab.argmax(0).to(torch.uint8) for slab in slabs]).numpy()
+        best = [slab.max(0) for slab in self._scores(_Array(image), shape)]
+        classes = torch.cat([each.indices.to(torch.uint8) for each in best])
+        return classes.numpy(), torch.cat([each.values > SURE for each in best]).numpy()
 
     @property
     def preparation(self) -> tuple[object, ...] | None:
@@ -171,7 +184,10 @@ class Predictor:
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
         batch = self.batch_size * prod(self.plan.patch_zyx) * BYTES_PER_PATCH_VOXEL
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
-        least = held + 2 * voxels + max(slab + batch, resampling)
+        # Labels as they are made and turned; then beside parts, or a file as it is read back.
+        cleaned = bool(cleaned_classes(self.plugin, self.plan.keep_largest))
+        after = 1 + max(BYTES_PER_VOXEL * cleaned, COPIES)
+        least = held + max((2 + cleaned) * voxels + max(slab + batch, resampling), after * voxels)
         whole = least + 4 * channels * prod(grid.shape_zyx)
         needed = least if self.plan.statistics else whole
         if needed > allowed:

@@ -358,7 +358,7 @@ class Trainer:
 
     def _dice(self, domain: TrainingDomain, case: PreparedCase) -> list[float]:
         predictor = Predictor(self.result, domain.plugin, domain.plan, self.options.device)
-        found = predictor.predict_prepared(case.image)
+        found, _ = predictor.predict_prepared(case.image)
         spec = domain.plugin.spec
         dice = dice_by_class(case.labels, found, spec.classes, spec.hidden_classes(case.id))
         return list(dice.values())

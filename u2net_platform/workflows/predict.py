@@ -245,11 +245,11 @@ def _read(one: Labeller, case: Case, uids: Sequence[str]) -> tuple[ImageVolume, 
     folder = case.images[0]
     if not folder.is_dir():
         headers = [header for path in case.images if (header := read_header(path))]
-        one.predictor.require_room(sum(header.values for header in headers), str(folder))
+        one.predictor.require_room(sum(header.reading_bytes for header in headers), str(folder))
         return read_image(case.images), []
     modality = one.predictor.plugin.spec.modality
     series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
-    one.predictor.require_room(sum(chosen.values for chosen in series), str(folder))
+    one.predictor.require_room(sum(chosen.reading_bytes for chosen in series), str(folder))
     return joined([read_series(one) for one in series], [one.uid for one in series]), series
 
 

@@ -63,10 +63,11 @@ def scattered_classes(predictor: Predictor, cases: Sequence[PreparedCase]) -> tu
     gains: dict[int, list[float]] = {value: [] for value in range(1, spec.classes)}
     for case in cases:
         labels, hidden = case.labels, spec.hidden_classes(case.id)
-        found = predictor.predict_prepared(case.image)
+        found, sure = predictor.predict_prepared(case.image)
         before = dice_by_class(labels, found, spec.classes, hidden)
         for value, dice in before.items():
-            kept = keep_largest(found, value)
+            kept = found.copy()
+            keep_largest(kept, sure, value)
             after = dice_by_class(labels, kept, spec.classes, hidden)
             gains[value].append(after.get(value, 0.0) - dice)
     return tuple(

@@ -54,7 +54,7 @@ def test_prediction_leaves_the_modes_of_training_as_they_were(bright_predictor, 
     network = bright_predictor.network.train()
     network.frozen, network.trained = frozen, trained
     network.register_forward_pre_hook(lambda module, _: seen.append(module.trained.training))
-    classes = bright_predictor.predict_prepared(scan.array / 900)
+    classes, _ = bright_predictor.predict_prepared(scan.array / 900)
     assert classes.shape == scan.array.shape[1:]
     assert not any(seen)
     assert (network.training, frozen.training, trained.training) == (True, False, True)
