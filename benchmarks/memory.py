@@ -1,12 +1,14 @@
 """Peak memory of predicting a large CT, within a budget, beside nnU-Net v2's predictor.
 
     .venv/bin/python -m pip install -c constraints.txt -e '.[peers]'
-    .venv/bin/python benchmarks/memory.py [--shape 800 512 512] [--memory 4GiB] [--ours-only]
+    .venv/bin/python benchmarks/memory.py [--shape 800 512 512] [--memory 4GiB] [--repeats 1]
+        [--ours-only]
 
 The CT is made here: a body of noise in air. Each side runs in a process of its own, from file to
 file, in steps of half a patch without mirroring; what is measured is the most main memory that the
-process ever held. Both sides have one pointwise convolution for a network, as
-nnU-Net's own takes hours here; one row more is this project with its real network.
+process ever held, of several runs the lowest and the highest. Both sides have one pointwise
+convolution for a network, as nnU-Net's own takes hours here; one row more is this project with its
+real network.
 """
 
 from __future__ import annotations
@@ -58,12 +60,13 @@ def main() -> None:
         print(f"| CT of {' x '.join(map(str, shape))} | peak, GiB | minutes |")
         print("|---|---|---|")
         for name, pointwise in rows:
-            started = time.perf_counter()
+            started, peaks = time.perf_counter(), []
             work = (name, shared, folder, bytes_of(arguments.memory), pointwise)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                peak = pool.apply(_peak, work)
-            minutes = (time.perf_counter() - started) / 60
-            print(f"| {name} | {peak / 2**30:.2f} | {minutes:.1f} |", flush=True)
+            for _ in range(arguments.repeats):
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    peaks.append(pool.apply(_peak, work) / 2**30)
+            minutes = (time.perf_counter() - started) / 60 / len(peaks)
+            print(f"| {name} | {min(peaks):.2f} to {max(peaks):.2f} | {minutes:.1f} |", flush=True)
         print(f"\nAllowed here: {arguments.memory}.")
 
 
@@ -130,6 +133,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=[800, 512, 512], help="z y x")
     parser.add_argument("--memory", default="4GiB")
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--ours-only", action="store_true")
     return parser.parse_args()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 LARGEST_THRESHOLD = 32 << 20  # bytes; glibc takes no more
 
 
@@ -40,6 +40,5 @@ def keep_freed_memory(of_any_size: bool = False) -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, -1)
-        mallopt(M_ARENA_MAX, 1)  # what one thread freed, another takes
         if of_any_size:
             mallopt(M_MMAP_MAX, 0)

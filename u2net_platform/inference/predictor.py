@@ -37,6 +37,7 @@ from u2net_platform.memory import free_bytes, held_bytes, keep_freed_memory
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
+SCATTERED_BYTES = 192 << 20  # of freed memory in pieces that do not fit again; differs by run
 
 
 class Predictor:
@@ -187,7 +188,8 @@ class Predictor:
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         cleaned = bool(cleaned_classes(self.plugin, self.plan.keep_largest))
         after = 1 + max(BYTES_PER_VOXEL * cleaned, COPIES)
-        least = held + max((2 + cleaned) * voxels + max(slab + batch, resampling), after * voxels)
+        least = held + SCATTERED_BYTES
+        least += max((2 + cleaned) * voxels + max(slab + batch, resampling), after * voxels)
         whole = least + 4 * channels * prod(grid.shape_zyx)
         needed = least if self.plan.statistics else whole
         if needed > allowed:
