@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from u2net_platform.federation.coordinator import FederationRequest
+from u2net_platform.federation.request import FederationRequest
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.volume import write_array
 from u2net_platform.settings import Settings

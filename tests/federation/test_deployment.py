@@ -19,9 +19,10 @@ import pytest
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RoundRecord
-from u2net_platform.federation.coordinator import Coordinator, new_run, request_of
+from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.deployment import Deployment
 from u2net_platform.federation.local import LocalGrid
+from u2net_platform.federation.request import new_run, request_of
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_folder import start_command
 from u2net_platform.settings import Settings

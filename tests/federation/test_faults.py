@@ -16,9 +16,10 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import Interrupted, QuorumNotReached
 from u2net_platform.federation import client_app
 from u2net_platform.federation.aggregation import Refused
-from u2net_platform.federation.coordinator import Coordinator, new_run
+from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.messages import Ask, unpack
+from u2net_platform.federation.request import new_run
 from u2net_platform.training.trainer import Trainer
 
 BACKBONE = "weights/backbone"

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.federation.coordinator import Coordinator, new_run
+from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
+from u2net_platform.federation.request import new_run
 from u2net_platform.federation.site import Site
 
 

@@ -11,9 +11,10 @@ from scipy.stats import kstest
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import BudgetSpent, InvalidSite
 from u2net_platform.federation.aggregation import norm_of
-from u2net_platform.federation.coordinator import Coordinator, new_run
+from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.privacy import Privacy, PrivacyRules, secret_normal
+from u2net_platform.federation.request import new_run
 
 UPDATES = {"backbone": {"a": torch.full((300,), 2.0)}, "heart": {"b": torch.full((100,), -1.0)}}
 

@@ -7,8 +7,9 @@ import torch
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import NothingToResume, QuorumNotReached
-from u2net_platform.federation.coordinator import Coordinator, new_run
+from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
+from u2net_platform.federation.request import new_run
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.state import State
 from u2net_platform.federation.status import read_status

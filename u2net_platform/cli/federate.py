@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from u2net_platform.catalog.records import RoundRecord
-    from u2net_platform.federation.coordinator import Federated, FederationRequest
+    from u2net_platform.federation.coordinator import Federated
+    from u2net_platform.federation.request import FederationRequest
     from u2net_platform.settings import Settings
 
 app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help=True)
@@ -93,7 +94,7 @@ def run(
       u2net federate run --resume 20260131-120000-1a2b
       u2net federation run --rounds 50 --cycles 10
     """
-    from u2net_platform.federation.coordinator import new_run
+    from u2net_platform.federation.request import new_run
     from u2net_platform.federation.site_folder import find_sites
     from u2net_platform.settings import Settings
     from u2net_platform.training.recipe import Recipe
@@ -223,7 +224,7 @@ def _request(**fields: Any) -> FederationRequest:
 
     from u2net_platform.domains.spec import list_faults
     from u2net_platform.errors import InvalidFederation
-    from u2net_platform.federation.coordinator import FederationRequest
+    from u2net_platform.federation.request import FederationRequest
 
     try:
         return FederationRequest.model_validate(fields)

@@ -8,17 +8,15 @@ on from its last round.
 from __future__ import annotations
 
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import prod
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor
 
 from u2net_platform.catalog.catalog import Catalog
@@ -35,22 +33,20 @@ from u2net_platform.domains.spec import DomainSpec, PlanOverrides
 from u2net_platform.errors import (
     Conflict,
     Interrupted,
-    InvalidFederation,
     InvalidSpec,
-    NothingToResume,
     QuorumNotReached,
     UnknownDomain,
 )
 from u2net_platform.federation.aggregation import (
     Contribution,
     Refused,
-    Rules,
     Weights,
     apply_update,
     check,
     mean_update,
     own_rate,
 )
+from u2net_platform.federation.exchange import Exchange
 from u2net_platform.federation.messages import (
     DESCRIBE,
     FINISH,
@@ -67,57 +63,21 @@ from u2net_platform.federation.messages import (
     size_of,
     unpack,
 )
+from u2net_platform.federation.request import request_of
 from u2net_platform.federation.state import STATE_FILE, State
-from u2net_platform.files import exclusive, write_text
-from u2net_platform.model.network import UniversalUNet, build_network
+from u2net_platform.files import exclusive
+from u2net_platform.model.network import build_network
 from u2net_platform.model.partition import BACKBONE
 from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
-from u2net_platform.training.recipe import Recipe
+from u2net_platform.workflows.publish import stored_weights
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.train import LOCK_FILE, topology_of
-from u2net_platform.workflows.verify import take_probe
 
-REQUEST_FILE = "federation.json"
-POLL_SECONDS = 1.0
 LARGEST_BATCH = 4  # times the voxels of the recipe, where a site's plan declares its own
-
-
-class FederationRequest(BaseModel):
-    """All that decides a federated run; kept in its folder, so that it can go on.
-
-    sites: who may take part, by name. quorum: a round counts with so many contributions.
-    attempts: how often a round is tried before the run fails. wait_minutes: for sites to be there,
-    at the start and before every round. base: the version whose backbone it begins with.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sites: tuple[str, ...] = Field(min_length=1)
-    recipe: Recipe
-    rounds: int = Field(ge=1)
-    cycles: int = Field(ge=1)
-    rules: Rules = Rules()
-    quorum: int = Field(ge=1)
-    attempts: int = Field(default=3, ge=1)
-    proximal: float = Field(default=0.0, ge=0)
-    seed: int = Field(default=0, ge=0)
-    fold: int = 0
-    base: str | None = None
-    round_minutes: float = Field(default=60.0, gt=0)
-    wait_minutes: float = Field(default=5.0, gt=0)
-
-    @property
-    def whole_recipe(self) -> Recipe:
-        """The recipe of all rounds together: the learning rate falls over the whole run.
-
-        No moving average: the mean over sites takes its place.
-        """
-        length = {"cycles": self.rounds * self.cycles, "average": None}
-        return self.recipe.model_copy(update=length)
 
 
 @dataclass(frozen=True)
@@ -132,34 +92,6 @@ class Federated:
 OnRound = Callable[[RoundRecord], None]
 
 
-def new_run(settings: Settings, request: FederationRequest) -> str:
-    """Write down what is to be done; returns the id of the run.
-
-    Raises:
-        InvalidFederation: it cannot come to an end.
-    """
-    if request.quorum > len(request.sites):
-        raise InvalidFederation(
-            f"The quorum is {request.quorum} of {len(request.sites)} sites",
-            "Ask for fewer, or name more sites.",
-        )
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    directory = settings.runs_dir / run_id
-    write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
-    return run_id
-
-
-def request_of(settings: Settings, run_id: str) -> FederationRequest:
-    """Raises NothingToResume: there is no such federated run."""
-    file = settings.runs_dir / run_id / REQUEST_FILE
-    try:
-        return FederationRequest.model_validate_json(file.read_text("utf-8"))
-    except (OSError, ValidationError) as error:
-        raise NothingToResume(
-            f"{run_id} is no federated run: {file} cannot be read", "See: u2net federate status"
-        ) from error
-
-
 class Coordinator:
     """One federated run over a grid, from its first round, or from the last one that is stored."""
 
@@ -172,8 +104,9 @@ class Coordinator:
         on_round: OnRound = lambda _: None,
     ) -> None:
         self.request = request_of(settings, run_id)
-        self._settings, self._run_id, self._grid = settings, run_id, grid
+        self._settings, self._run_id = settings, run_id
         self._on_note, self._on_round = on_note, on_round
+        self._exchange = Exchange(grid, run_id, self.request, on_note)
         self._directory = settings.runs_dir / run_id
         self._catalog = Catalog.open(settings.database_url)
         self._store = WeightStore(settings.weights_dir)
@@ -218,7 +151,7 @@ class Coordinator:
                 self._catalog.federations.end_round(one)
             self._catalog.runs.update(self._run_id, "running", state.round)
             return state
-        held, reasons = self._describe(self._present(1))
+        held, reasons = self._describe(self._exchange.present(1))
         if len(held) < self.request.quorum:
             why = ", ".join(f"{site}: {reasons.get(site, 'Absent')}" for site in self.request.sites
                             if site not in held)  # fmt: skip
@@ -239,7 +172,7 @@ class Coordinator:
     def _describe(self, nodes: Mapping[str, int]) -> tuple[dict[str, Description], dict[str, str]]:
         """What sites hold; of those that cannot say so, why."""
         ask = Ask(run=self._run_id, fold=self.request.fold, batch_voxels=self._recipe.batch_voxels)
-        answers = self._exchange(nodes, DESCRIBE, {site: pack(ask) for site in nodes})
+        answers = self._exchange.ask(nodes, DESCRIBE, {site: pack(ask) for site in nodes})
         found, reasons = {}, dict.fromkeys(nodes.keys() - answers.keys(), "NoReply")
         for site, message in answers.items():
             try:
@@ -356,7 +289,7 @@ class Coordinator:
         self, state: State, number: int
     ) -> tuple[list[Contribution], list[ContributionRecord], dict[str, float]]:
         """One attempt: contributions that may count, a row for every site, and numbers to watch."""
-        nodes = self._present(number)
+        nodes = self._exchange.present(number)
         reasons: dict[str, str] = {}
         if new := {site: node for site, node in nodes.items() if site not in state.held}:
             described, reasons = self._describe(new)
@@ -364,7 +297,7 @@ class Coordinator:
         nodes = {site: node for site, node in nodes.items() if site in state.held}
         orders = {site: self._order(state, site, number) for site in nodes}
         started = time.monotonic()
-        answers = self._exchange(nodes, TRAIN, orders)
+        answers = self._exchange.ask(nodes, TRAIN, orders)
         seconds = time.monotonic() - started
         taken, rows = [], []
         metrics: dict[str, float] = {}
@@ -450,50 +383,11 @@ class Coordinator:
                 state.momentum[owner] = kept
         return self._store.put(state.weights[BACKBONE])
 
-    # Messages
-
-    def _present(self, number: int) -> dict[str, int]:
-        """Sites that are there, by name, once all are or the wait is over."""
-        until = time.monotonic() + self.request.wait_minutes * 60
-        while True:
-            names = {node.name: node.node_id for node in self._grid.get_nodes()}
-            there = {site: names[site] for site in self.request.sites if site in names}
-            over = time.monotonic() >= until
-            if len(there) == len(self.request.sites) or over:
-                break
-            time.sleep(POLL_SECONDS)
-        if over and len(there) < len(self.request.sites):
-            missing = ", ".join(sorted(set(self.request.sites) - set(there)))
-            self._on_note(f"Round {number} goes on without {missing}")
-        return there
-
-    def _exchange(
-        self, nodes: Mapping[str, int], kind: str, contents: Mapping[str, RecordDict]
-    ) -> dict[str, Message]:
-        """Send to each site, and wait for answers, no longer than a round takes."""
-        timeout = self.request.round_minutes * 60
-        messages = {
-            site: self._grid.create_message(content, kind, nodes[site], self._run_id, timeout)
-            for site, content in contents.items()
-        }
-        sites = {node: site for site, node in nodes.items()}
-        replies = self._grid.send_and_receive(list(messages.values()), timeout=timeout)
-        # A node that is not there is answered for by the SuperLink, under an id of its own.
-        by_message = {m.metadata.message_id: site for site, m in messages.items()}
-        found: dict[str, Message] = {}
-        for reply in replies:
-            site = by_message.get(reply.metadata.reply_to_message_id) or sites.get(
-                reply.metadata.src_node_id
-            )
-            if site is not None:
-                found.setdefault(site, reply)
-        return found
-
     # The end
 
     def _finish(self, state: State) -> dict[str, Published]:
         """Let every site publish; one that does not answer now can be asked again by a resume."""
-        nodes = self._present(state.round)
+        nodes = self._exchange.present(state.round)
         sites = self._catalog.federations.sites(self._run_id)
         orders = {
             site: pack(
@@ -509,7 +403,7 @@ class Coordinator:
             if site in state.held
         }
         found = {}
-        for site, message in self._exchange(nodes, FINISH, orders).items():
+        for site, message in self._exchange.ask(nodes, FINISH, orders).items():
             try:
                 found[site], _ = unpack(Published, content_of(message))
             except Refused as refused:
@@ -518,37 +412,26 @@ class Coordinator:
 
     def _publish(self, state: State) -> tuple[VersionRecord, ...]:
         """Versions of shared domains; the others belong to the sites and are in their catalogs."""
-        backbone = self._store.put(state.weights[BACKBONE])
         plans = state.shared
         network = build_network(self._architecture, self._topologies(plans))
         for owner, weights in state.weights.items():
             network.load_owner(owner, weights)
         known = {one.domain: one for one in self._catalog.versions.by_run(self._run_id)}
-        for name, one in plans.items():
-            if name not in known:
-                known[name] = self._version(network, name, one, backbone)
-        return tuple(known[name] for name in plans)
-
-    def _version(
-        self, network: UniversalUNet, name: str, held: Held, backbone: str
-    ) -> VersionRecord:
-        assert held.plan is not None  # of a shared domain
         sites = self._catalog.federations.sites(self._run_id)
-        return self._catalog.versions.publish(
-            NewVersion(
-                domain=name,
-                backbone_digest=backbone,
-                backbone_architecture=self._architecture.model_dump(mode="json"),
-                domain_digest=self._store.put(network.owner_state(name)),
-                spec=held.spec,
-                plugin_digest=held.plugin_digest,
-                plan=held.plan,
+        for name, one in plans.items():
+            if name in known:
+                continue
+            assert one.plan is not None  # of a shared domain
+            new = NewVersion(
+                **stored_weights(network, name, self._store),
+                spec=one.spec,
+                plugin_digest=one.plugin_digest,
+                plan=one.plan,
                 run_id=self._run_id,
-                architecture=network.topology(name).model_dump(mode="json"),
                 metrics={"federation": {"sites": sites}},
-                probe=take_probe(network, name, self._store),
             )
-        )
+            known[name] = self._catalog.versions.publish(new)
+        return tuple(known[name] for name in plans)
 
 
 def _check_domains(held: Description, batch_voxels: int) -> None:

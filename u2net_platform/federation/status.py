@@ -10,7 +10,7 @@ from typing import Literal
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RoundRecord, Status
 from u2net_platform.errors import NothingToResume, UnknownRecord
-from u2net_platform.federation.coordinator import REQUEST_FILE, request_of
+from u2net_platform.federation.request import REQUEST_FILE, request_of
 from u2net_platform.files import is_held
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.train import LOCK_FILE

@@ -38,20 +38,27 @@ def new_version(
     predictor = Predictor(network, domain.plugin, domain.plan, device)
     chosen = scattered_classes(predictor, domain.validation)
     new = NewVersion(
-        domain=name,
-        backbone_digest=store.put(network.owner_state(BACKBONE)),
-        backbone_architecture=network.architecture.model_dump(mode="json"),
-        domain_digest=store.put(network.owner_state(name)),
+        **stored_weights(network, name, store),
         spec=spec.document(),
         plugin_digest=domain.plugin.digest,
         plan=domain.plan.model_copy(update={"keep_largest": chosen}).model_dump(mode="json"),
         run_id=run_id,
-        architecture=network.topology(name).model_dump(mode="json"),
         metrics=dict(metrics),
-        probe=take_probe(network, name, store),
     )
     fitting(new, new, f"a version of {name}")
     return new
+
+
+def stored_weights(network: UniversalUNet, name: str, store: WeightStore) -> dict[str, Any]:
+    """Store a domain's weights and the backbone's; what a version says of them."""
+    return {
+        "domain": name,
+        "backbone_digest": store.put(network.owner_state(BACKBONE)),
+        "backbone_architecture": network.architecture.model_dump(mode="json"),
+        "domain_digest": store.put(network.owner_state(name)),
+        "architecture": network.topology(name).model_dump(mode="json"),
+        "probe": take_probe(network, name, store),
+    }
 
 
 def scattered_classes(predictor: Predictor, cases: Sequence[PreparedCase]) -> tuple[str, ...]:

@@ -1,0 +1,78 @@
+"""What a federated run is asked to do, as its folder keeps it."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from u2net_platform.errors import InvalidFederation, NothingToResume
+from u2net_platform.federation.aggregation import Rules
+from u2net_platform.files import write_text
+from u2net_platform.settings import Settings
+from u2net_platform.training.recipe import Recipe
+
+REQUEST_FILE = "federation.json"
+
+
+class FederationRequest(BaseModel):
+    """All that decides a federated run; kept in its folder, so that it can go on.
+
+    sites: who may take part, by name. quorum: a round counts with so many contributions.
+    attempts: how often a round is tried before the run fails. wait_minutes: for sites to be there,
+    at the start and before every round. base: the version whose backbone it begins with.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sites: tuple[str, ...] = Field(min_length=1)
+    recipe: Recipe
+    rounds: int = Field(ge=1)
+    cycles: int = Field(ge=1)
+    rules: Rules = Rules()
+    quorum: int = Field(ge=1)
+    attempts: int = Field(default=3, ge=1)
+    proximal: float = Field(default=0.0, ge=0)
+    seed: int = Field(default=0, ge=0)
+    fold: int = 0
+    base: str | None = None
+    round_minutes: float = Field(default=60.0, gt=0)
+    wait_minutes: float = Field(default=5.0, gt=0)
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """The recipe of all rounds together: the learning rate falls over the whole run.
+
+        No moving average: the mean over sites takes its place.
+        """
+        length = {"cycles": self.rounds * self.cycles, "average": None}
+        return self.recipe.model_copy(update=length)
+
+
+def new_run(settings: Settings, request: FederationRequest) -> str:
+    """Write down what is to be done; returns the id of the run.
+
+    Raises:
+        InvalidFederation: it cannot come to an end.
+    """
+    if request.quorum > len(request.sites):
+        raise InvalidFederation(
+            f"The quorum is {request.quorum} of {len(request.sites)} sites",
+            "Ask for fewer, or name more sites.",
+        )
+    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    directory = settings.runs_dir / run_id
+    write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
+    return run_id
+
+
+def request_of(settings: Settings, run_id: str) -> FederationRequest:
+    """Raises NothingToResume: there is no such federated run."""
+    file = settings.runs_dir / run_id / REQUEST_FILE
+    try:
+        return FederationRequest.model_validate_json(file.read_text("utf-8"))
+    except (OSError, ValidationError) as error:
+        raise NothingToResume(
+            f"{run_id} is no federated run: {file} cannot be read", "See: u2net federate status"
+        ) from error
