@@ -85,12 +85,12 @@ def read_header(path: Path) -> Header | None:
         with _alone(path) as file:
             reader.SetFileName(str(file))
             reader.ReadImageInformation()
+            stored = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     except RuntimeError:
         return None
     if reader.GetDimension() < 3:
         return None
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    stored = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
     reading = COPIES * values * max(stored, FLOAT_BYTES)
     spacing = triple(reader.GetSpacing()[2::-1])
     return Header(values, reading, spacing, _skew(reader) > ROUNDING, contradiction_mm(reader))

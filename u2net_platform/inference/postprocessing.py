@@ -19,7 +19,7 @@ ZYX = tuple[float, float, float]
 # A part is as large as it has voxels of a probability above this: unlike the voxels around them,
 # such ones are seldom found far from the organ. 0.8 to 0.99 choose the same parts: RESULTS.md.
 SURE = 0.9
-BYTES_PER_VOXEL = 6  # of finding parts: two masks, and the number of each voxel's part
+BYTES_PER_CLEANED_VOXEL = 6  # of finding parts: two masks, and the number of each voxel's part
 
 
 def postprocess(
@@ -59,12 +59,15 @@ def keep_largest(labels: NDArray[np.uint8], sure: NDArray[np.bool_], value: int)
     """Of one class keep the connected component with most sure voxels, of those with as many the
     largest; in place. Voxels that share a corner connect.
 
-    Takes up to `BYTES_PER_VOXEL` beside the labels, `sure` included."""
+    Takes up to `BYTES_PER_CLEANED_VOXEL` beside the labels, `sure` included.
+    """
     box = ndimage.find_objects(labels, max_label=value)[value - 1]
     if box is None:
         return
     inside = labels[box]
     components, count = ndimage.label(inside == value, structure=np.ones((3, 3, 3)))
+    if count < 2:
+        return
     # Plane by plane, as counting turns what it counts into 64-bit numbers.
     sizes, cores = np.zeros((2, count + 1), np.int64)
     for plane, core in zip(components, sure[box], strict=True):

@@ -26,7 +26,7 @@ from u2net_platform.imaging.volume import (
     turned_back,
 )
 from u2net_platform.inference.postprocessing import (
-    BYTES_PER_VOXEL,
+    BYTES_PER_CLEANED_VOXEL,
     SURE,
     cleaned_classes,
     postprocess,
@@ -187,7 +187,7 @@ class Predictor:
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         cleaned = bool(cleaned_classes(self.plugin, self.plan.keep_largest))
-        after = 1 + max(BYTES_PER_VOXEL * cleaned, COPIES)
+        after = 1 + max(BYTES_PER_CLEANED_VOXEL * cleaned, COPIES)
         least = held + SCATTERED_BYTES
         least += max((2 + cleaned) * voxels + max(slab + batch, resampling), after * voxels)
         whole = least + 4 * channels * prod(grid.shape_zyx)

@@ -90,6 +90,13 @@ def test_each_of_two_files_that_differ_by_gz_alone_is_read_itself(tmp_path: Path
     assert header.values == 3 * 4 * 6
 
 
+@pytest.mark.parametrize(("kind", "held"), [(np.int16, 8), (np.float32, 8), (np.float64, 16)])
+def test_a_header_says_what_reading_holds(tmp_path: Path, kind: type, held: int) -> None:
+    header = read_header(save(tmp_path / "scan.nii", np.ones((3, 4, 5), kind)))
+    assert header is not None
+    assert header.reading_bytes == held * 3 * 4 * 5
+
+
 @pytest.mark.parametrize("ending", FILE_ENDINGS)
 @pytest.mark.parametrize("kept", [0.5, 0.98])
 def test_a_truncated_file_is_named_in_the_error(tmp_path: Path, ending: str, kept: float) -> None:

@@ -8,7 +8,11 @@ import pytest
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import BrokenPlugin
-from u2net_platform.inference.postprocessing import BYTES_PER_VOXEL, keep_largest, postprocess
+from u2net_platform.inference.postprocessing import (
+    BYTES_PER_CLEANED_VOXEL,
+    keep_largest,
+    postprocess,
+)
 
 SPACING = (1.0, 1.0, 1.0)
 NOWHERE = np.zeros((1, 4, 9), np.bool_)
@@ -81,4 +85,4 @@ def test_finding_parts_holds_what_is_counted_for_it() -> None:
     keep_largest(labels, noise < 0.05, 1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < (BYTES_PER_VOXEL + 0.5) * labels.size
+    assert peak < (BYTES_PER_CLEANED_VOXEL + 0.5) * labels.size

@@ -7,6 +7,7 @@ from torch import nn
 
 from u2net_platform.domains.spec import Statistics
 from u2net_platform.errors import NonFiniteImage, TooLarge, WrongChannels
+from u2net_platform.imaging.volume import ImageVolume
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
 
@@ -77,6 +78,19 @@ def test_what_does_not_fit_is_refused_with_the_figure(bright_predictor, scan) ->
         bright_predictor.predict(scan)
     bright_predictor.memory = held_bytes() + (8 << 30)
     bright_predictor.predict(scan)
+
+
+def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan) -> None:
+    known = Statistics(mean=500.0, std=200.0, low=0.0, high=1000.0)
+    plan = bright_predictor.plan.model_copy(update={"statistics": (known,)})
+    grid = replace(scan.grid, shape_zyx=(800, 512, 512), spacing_zyx_mm=plan.spacing_zyx_mm)
+    large = ImageVolume(np.broadcast_to(np.float32(0), (1, *grid.shape_zyx)), grid)
+    bright_predictor.memory = held_bytes() + (1280 << 20)
+    bright_predictor.plan = plan
+    assert not bright_predictor._may_hold(large)
+    bright_predictor.plan = plan.model_copy(update={"keep_largest": ("organ",)})
+    with pytest.raises(TooLarge):
+        bright_predictor._may_hold(large)
 
 
 def test_mirror_images_are_seen_along_the_domains_axes(bright_predictor) -> None:
