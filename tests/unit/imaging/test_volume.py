@@ -170,8 +170,9 @@ def test_labels_saved_as_floats_are_read(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(save(tmp_path / "label.nii", array)).array, array)
 
 
+@pytest.mark.parametrize("padding", [0, 1], ids=["cut off", "zeros"])
 def test_a_full_disk_leaves_what_was_there(
-    tmp_path: Path, blob, oblique: Grid, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, blob, oblique: Grid, monkeypatch: pytest.MonkeyPatch, padding: int
 ) -> None:
     labels = blob(oblique)
     path = tmp_path / "a.nii"
@@ -179,7 +180,8 @@ def test_a_full_disk_leaves_what_was_there(
     before = path.read_bytes()
 
     def full(image: object, name: str, **options: object) -> None:
-        Path(name).write_bytes(before[:500])  # some of ITK's writers stop in silence
+        # Some of ITK's writers stop in silence.
+        Path(name).write_bytes(before[:500] + bytes(padding * (len(before) - 500)))
 
     def no_room(beside: Path, size: int) -> None:
         raise OSError(28, "No space left on device")
