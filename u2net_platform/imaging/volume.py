@@ -301,6 +301,11 @@ def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
         array = np.moveaxis(array, -1, 0) if vector else array[np.newaxis]
     elif dimensions != 4 or vector:
         raise UnreadableImage(f"{name} has {dimensions} axes", "Give a volume with 3, or 4.")
+    if np.iscomplexobj(array):
+        raise UnreadableImage(
+            f"{name} holds complex numbers, of which only one part would be seen",
+            "Save the magnitude, as an MR scanner's images are, or another part of them.",
+        )
     place = [*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()]
     if not np.isfinite(place).all() or min(image.GetSpacing()) <= 0:
         raise UnreadableImage(

@@ -90,6 +90,12 @@ def test_each_of_two_files_that_differ_by_gz_alone_is_read_itself(tmp_path: Path
     assert header.values == 3 * 4 * 6
 
 
+def test_complex_numbers_lose_no_part_in_silence(tmp_path: Path) -> None:
+    path = save(tmp_path / "kspace.nii", np.full((3, 4, 5), 1 + 2j, np.complex64))
+    with pytest.raises(UnreadableImage, match="complex"):
+        read_image([path])
+
+
 @pytest.mark.parametrize(("kind", "held"), [(np.int16, 8), (np.float32, 8), (np.float64, 16)])
 def test_a_header_says_what_reading_holds(tmp_path: Path, kind: type, held: int) -> None:
     header = read_header(save(tmp_path / "scan.nii", np.ones((3, 4, 5), kind)))
