@@ -21,7 +21,7 @@ from u2net_platform.catalog.tables import (
     SpecRow,
     VersionRow,
 )
-from u2net_platform.errors import UnknownRecord
+from u2net_platform.errors import Conflict, UnknownRecord
 
 
 class Versions:
@@ -37,6 +37,7 @@ class Versions:
 
         Raises:
             UnknownDomain, UnknownRecord: the domain or the run is not in the catalog.
+            Conflict: its backbone is there as another network, such as `compact` for `lean`.
         """
         return self._database.write(lambda session: version_record(add_version(session, new)))
 
@@ -202,9 +203,19 @@ def add_version(session: Session, new: NewVersion) -> VersionRow:
 
 
 def _backbone(session: Session, new: NewVersion) -> BackboneRow:
-    return session.get(BackboneRow, new.backbone_digest) or BackboneRow(
-        digest=new.backbone_digest, architecture=new.backbone_architecture, run_id=new.run_id
-    )
+    """The backbone of a digest, once for all versions on it. Raises Conflict, as `publish`."""
+    digest, described = new.backbone_digest, new.backbone_architecture
+    row = session.get(BackboneRow, digest)
+    if row is None:
+        return BackboneRow(digest=digest, architecture=described, run_id=new.run_id)
+    for key in row.architecture.keys() & described.keys():
+        if row.architecture[key] != described[key]:
+            raise Conflict(
+                f"The backbone {digest[:12]} is in the catalog with {key} {row.architecture[key]}, "
+                f"not {described[key]}",
+                "One of the two is described wrongly; see which are on it: u2net model list",
+            )
+    return row
 
 
 def _records(

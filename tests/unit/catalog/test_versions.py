@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, text
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion
-from u2net_platform.errors import UnknownDomain, UnknownRecord
+from u2net_platform.errors import Conflict, UnknownDomain, UnknownRecord
 
 Build = Callable[..., NewVersion]
 PROCESSES, PUBLISHES = 4, 10
@@ -47,6 +47,15 @@ def test_versions_that_share_a_backbone_are_found_by_it(
         trained.versions.publish(new_version(domain=domain, backbone_digest=backbone * 64))
     found = trained.versions.by_backbone("b" * 64)
     assert [version.reference for version in found] == ["heart:1", "liver:1"]
+
+
+def test_the_same_weights_are_never_two_networks(trained: Catalog, new_version: Build) -> None:
+    # Backbones of `lean` and `compact` have the same shapes: a digest does not tell them apart.
+    trained.versions.publish(new_version())
+    trained.versions.publish(new_version(backbone_architecture={"widths": [16, 32], "later": 1}))
+    with pytest.raises(Conflict, match=r"widths \[16, 32\], not \[8\]"):
+        trained.versions.publish(new_version(backbone_architecture={"widths": [8]}))
+    assert len(trained.versions.list("heart")) == 2
 
 
 def test_equal_specs_plans_and_backbones_are_stored_once(
