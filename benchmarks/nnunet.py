@@ -10,6 +10,7 @@ from typing import Any
 
 from u2net_platform.data.dataset import Dataset, open_dataset
 from u2net_platform.data.plan import Plan
+from u2net_platform.data.splits import splitter
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.workflows.export_nnunet import export_nnunet
 from u2net_platform.workflows.new_domain import write_plugin
@@ -59,7 +60,9 @@ def share(source: Path, cases: int, folder: Path, processes: int, batch_voxels: 
     exported = export_nnunet(plugin, few, raw, NUMBER, lambda _: None)
     # What the export holds has the domain's classes already.
     plugin = DomainPlugin.load(write_plugin("exported", open_dataset(exported), folder))
-    plan = plan_domain(folder / "ours", plugin, exported, 0, batch_voxels, lambda _: None).plan
+    plan = plan_domain(
+        folder / "ours", plugin, exported, splitter(0), batch_voxels, lambda _: None
+    ).plan
 
     from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet  # noqa: PLC0415
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from u2net_platform.data.dataset import open_dataset
+from u2net_platform.data.splits import splitter
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.model.network import build_network
 from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
@@ -43,8 +44,9 @@ def main() -> None:
         plugin = DomainPlugin.load(write_plugin("domain", open_dataset(arguments.dataset), folder))
         recipe = Recipe.load("default", cycles=arguments.cycles)
         prepared = prepare_domain(
-            folder / "prepared", plugin, arguments.dataset, 0, recipe.batch_voxels, lambda _: None
-        )
+            folder / "prepared", plugin, arguments.dataset, splitter(0), recipe.batch_voxels,
+            lambda _: None,
+        )  # fmt: skip
         print("| seed | Dice, our layers | Dice, torch's | minutes, ours | minutes, torch's |")
         print("|---|---|---|---|---|")
         for seed in range(arguments.seeds):

@@ -57,7 +57,11 @@ trainer.Trainer._optimise = count
 
 
 class Silent:
-    def on_note(self, text: str) -> None: ...
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
 
     def on_step(self, step: Step) -> None: ...
 
@@ -117,6 +121,7 @@ def request_for(
     cycles: int = CYCLES,
     frozen: bool = True,
     warm_start: str = "none",
+    fold: int | None = 0,
 ) -> Request:
     return Request(
         domains=domains,
@@ -124,6 +129,7 @@ def request_for(
         base=base,
         frozen=frozen,
         warm_start=warm_start,
+        fold=fold,
         device="cpu",
         workers=0,
     )
@@ -297,6 +303,50 @@ def test_a_network_goes_on_with_a_new_domain_and_older_versions_keep_theirs(
     assert backbones != {whole.versions[0].backbone_digest}
     assert all(row in catalog.versions.list() for row in before)
     assert {one.output for one in verified(settings, catalog)} == {"same"}
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_case_that_a_base_has_learned_from_is_never_tested(
+    frozen: bool, settings: Settings, whole: Finished, catalog: Catalog
+) -> None:
+    learned = set(whole.run.fingerprints["ball"]["split"]["training"])
+    (other,) = start(
+        settings, request_for("ct_organ", base="ball:1", cycles=1), Silent(), ignore
+    ).versions
+    watcher = Silent()
+    # Another domain's version on that backbone, which has seen these cases all the same.
+    request = request_for("ball", base=other.reference, cycles=1, frozen=frozen, fold=1)
+    run = start(settings, request, watcher, ignore).run
+    split = run.fingerprints["ball"]["split"]
+    assert learned <= set(split["training"])
+    assert len(watcher.notes) == 1
+    assert "ball: test cases that its base has learned from train instead" in watcher.notes[0]
+    asked = request_of(run)
+    assert asked is not None
+    assert learned <= set(asked.learned["ball"])
+
+    from mlflow import MlflowClient
+
+    kept = MlflowClient(settings.mlflow_uri).get_run(run.mlflow_run_id).data.params
+    assert not any(case in str(kept) for case in learned)
+
+
+def test_a_run_of_all_cases_tests_none_and_says_so(settings: Settings, catalog: Catalog) -> None:
+    finished = start(settings, request_for("ball", cycles=1, fold=None), Silent(), ignore)
+    run = catalog.runs.get(finished.run.id)
+    assert run.fold is None
+    split = run.fingerprints["ball"]["split"]
+    assert (len(split["training"]), len(split["validation"]), split["test"]) == (6, 1, [])
+    reference = finished.versions[0].reference
+    process = u2net("evaluate", reference, "--json")
+    answer, _ = process.communicate(timeout=120)
+    assert process.returncode == 4
+    assert "no labelled test case" in json.loads(answer)["message"]
+    shown = subprocess.run(
+        [sys.executable, "-c", RUN, "model", "show", reference],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert "fold all" in shown.stdout
 
 
 def test_a_warm_start_begins_with_the_nearest_domain_s_adapter(

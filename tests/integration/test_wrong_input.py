@@ -262,6 +262,8 @@ def test_a_plugin_with_broken_syntax_or_code_is_named(
     "flags",
     [
         ["box", "--fold", "7"],
+        ["box", "--fold", "01"],
+        ["box", "--fold", ""],
         ["box", "--minutes", "-1"],
         ["box", "--minutes", "nan"],
         ["box", "--minutes", "inf"],

@@ -55,7 +55,7 @@ class DomainRecord(Record):
 class RunRecord(Record):
     """A training run. `domains` are in round-robin order, `fingerprints` are by domain.
 
-    `base_version` is the version that it started from, as `heart:3`.
+    `base_version` is the version that it started from, as `heart:3`. `fold` None tested no case.
     """
 
     id: str
@@ -64,7 +64,7 @@ class RunRecord(Record):
     domains: tuple[str, ...] = Field(min_length=1)
     recipe: Json
     seed: int
-    fold: int
+    fold: int | None
     device: str
     directory: str
     fingerprints: dict[str, Json] = Field(default_factory=dict)

@@ -8,11 +8,14 @@ from typing import Any, ClassVar
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Dialect,
     Double,
     ForeignKey,
     Index,
+    Integer,
     MetaData,
     String,
+    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -41,6 +44,19 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {dict[str, Any]: JSON, float: Double}
+
+
+class OrNone(TypeDecorator[int | None]):
+    """A number from 0 on, or None, in a column that holds no NULL: there it is -1."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int:  # noqa: ARG002
+        return -1 if value is None else value
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return None if value == -1 else value
 
 
 class SpecRow(Base):
@@ -82,7 +98,7 @@ class RunRow(Base):
     mode: Mapped[str] = mapped_column(String(32))
     recipe: Mapped[dict[str, Any]]
     seed: Mapped[int]
-    fold: Mapped[int]
+    fold: Mapped[int | None] = mapped_column(OrNone, nullable=False)
     device: Mapped[str] = mapped_column(String(64))
     directory: Mapped[str]
     mlflow_run_id: Mapped[str | None] = mapped_column(String(64))

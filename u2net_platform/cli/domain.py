@@ -202,6 +202,7 @@ def plan(
       u2net domain plan heart --memory 16GiB --json
     """
     from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL
+    from u2net_platform.data.splits import splitter
     from u2net_platform.domains.discovery import load_plugin
     from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.add_domain import data_dir_of, load_added
@@ -216,7 +217,9 @@ def plan(
     directory = data_dir_of(name, catalog, data)
     budget = Recipe.load("default", batch_voxels=batch_voxels).batch_voxels
     with progress(f"Planning {name}") as on_case:
-        planned = plan_domain(settings.prepared_dir, plugin, directory, fold, budget, on_case)
+        planned = plan_domain(
+            settings.prepared_dir, plugin, directory, splitter(fold), budget, on_case
+        )
     digest = catalog.domains.keep_plan(planned.plan.model_dump(mode="json"))
     emit(
         {

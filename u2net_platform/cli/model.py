@@ -240,13 +240,14 @@ def _details(data: dict[str, Any]) -> Table:
 
     one, run = data["version"], data["run"]
     table = Table("", one.reference)
+    fold = "all" if run.fold is None else run.fold
     rows = {
         "backbone": one.backbone_digest,
         "domain weights": one.domain_digest,
         "spec": one.spec_digest,
         "plan": one.plan_digest,
         "same backbone": ", ".join(data["same_backbone"]) or "-",
-        "run": f"{run.id} ({run.kind}, {run.mode}, fold {run.fold}, seed {run.seed})",
+        "run": f"{run.id} ({run.kind}, {run.mode}, fold {fold}, seed {run.seed})",
         "trained with": ", ".join(run.domains),
         "sites": ", ".join(f"{site} ({n} rounds)" for site, n in data["sites"].items()) or "-",
         "from": run.base_version or "-",

@@ -18,7 +18,25 @@ BatchVoxels = Annotated[
     int | None,
     typer.Option(help="Bound on a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
 ]
-Fold = Annotated[int, typer.Option(min=0, max=4, help="Which fifth of the cases is the test.")]
+
+
+def fold_of(text: object) -> int | None:
+    """The number of a fold; None for `all`."""
+    if text == "all":
+        return None
+    if str(text) not in {*"01234"}:
+        raise typer.BadParameter(f"{text!r} is no fold; write 0, 1, 2, 3, 4, or all")
+    return int(str(text))
+
+
+Fold = Annotated[
+    int | None,
+    typer.Option(
+        parser=fold_of,
+        metavar="0..4|all",
+        help="Which fifth of the cases is the test; all learns from it too, and tests none.",
+    ),
+]
 
 
 def bytes_of(text: str) -> int:

@@ -46,6 +46,8 @@ def study(
 
     if new in domains:
         raise typer.BadParameter(f"{new} cannot be new: it is among the domains")
+    if options.fold is None:
+        raise typer.BadParameter("a study scores test cases, of which --fold all has none")
     asked = Study(
         domains=tuple(domains),
         new=new,

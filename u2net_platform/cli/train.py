@@ -72,6 +72,7 @@ def prepare(
       u2net prepare heart --data Task02_Heart --batch-voxels 4194304
     """
     from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.data.splits import splitter
     from u2net_platform.settings import Settings
     from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.add_domain import data_dir_of, load_added
@@ -84,7 +85,7 @@ def prepare(
     chosen = Recipe.load(recipe, batch_voxels=batch_voxels)
     with progress(f"Preparing {domain}") as done:
         ready = prepare_domain(
-            settings.prepared_dir, plugin, directory, fold, chosen.batch_voxels, done
+            settings.prepared_dir, plugin, directory, splitter(fold), chosen.batch_voxels, done
         )
     split = {part: len(ids) for part, ids in vars(ready.split).items()}
     emit({"domain": domain, "split": split, "plan": ready.plan}, _prepared)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from u2net_platform.errors import InvalidRecipe, TooFewCases
 
@@ -17,12 +18,33 @@ class Split:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
+    @property
+    def cases(self) -> tuple[str, ...]:
+        return self.training + self.validation + self.test
 
-def split_cases(ids: Sequence[str], fold: int, seed: int = 0, folds: int = 5) -> Split:
+
+Splitter = Callable[[Sequence[str]], Split]
+
+
+def splitter(fold: int | None, learned: Collection[str] = ()) -> Splitter:
+    """`split_cases`, but for the cases."""
+    return partial(split_cases, fold=fold, learned=learned)
+
+
+def split_cases(
+    ids: Sequence[str],
+    fold: int | None,
+    seed: int = 0,
+    folds: int = 5,
+    learned: Collection[str] = (),
+) -> Split:
     """Split for one fold of a cross-validation, the same whatever the order of `ids`.
 
     A fold is tested; a tenth of what remains (at least one case, if five or more remain) is
     watched. Fewer cases than folds are tested one by one; a single case only trains.
+
+    fold: None tests no case, so that more are learned from.
+    learned: cases that the first weights have learned from. They train, and are nothing else.
 
     Raises:
         TooFewCases: there is no case.
@@ -30,14 +52,20 @@ def split_cases(ids: Sequence[str], fold: int, seed: int = 0, folds: int = 5) ->
     """
     if not ids:
         raise TooFewCases("There is no case to split", "Add training cases to the data set.")
-    if not 0 <= fold < folds:
+    if fold is not None and not 0 <= fold < folds:
         raise InvalidRecipe(f"There is no fold {fold}", f"Choose one of 0..{folds - 1}.")
     # Ordered by digest, which no version of a random generator can change.
     order = sorted(ids, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     if len(order) == 1:
         return Split(tuple(order), (), ())
     groups = min(folds, len(order))
-    test = order[fold % groups :: groups]
-    rest = [name for name in order if name not in set(test)]
-    watched = max(1, len(rest) // 10) if len(rest) >= 5 else 0
-    return Split(tuple(rest[watched:]), tuple(rest[:watched]), tuple(test))
+    unseen = [name for name in order if name not in set(learned)]
+    tested = set() if fold is None else {*order[fold % groups :: groups]} & {*unseen}
+    rest = len(order) - len(tested)
+    watch = max(1, rest // 10) if rest >= 5 else 0
+    watched = {*[name for name in unseen if name not in tested][:watch]}
+    return Split(
+        training=tuple(name for name in order if name not in tested | watched),
+        validation=tuple(name for name in order if name in watched),
+        test=tuple(name for name in order if name in tested),
+    )

@@ -40,7 +40,7 @@ class Ask(Strict):
     """To all: which domains do you hold? `run`: the id of the federated run."""
 
     run: RunId
-    fold: int
+    fold: int | None
     batch_voxels: int
 
 
@@ -75,7 +75,7 @@ class Order(Strict):
     recipe: Recipe
     architecture: dict[str, Any]
     seed: int
-    fold: int
+    fold: int | None
     proximal: float = Field(ge=0)
     plans: dict[str, dict[str, Any]]
     seconds: float = Field(gt=0)

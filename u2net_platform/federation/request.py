@@ -35,7 +35,7 @@ class FederationRequest(BaseModel):
     attempts: int = Field(default=3, ge=1)
     proximal: float = Field(default=0.0, ge=0)
     seed: int = Field(default=0, ge=0)
-    fold: int = 0
+    fold: int | None = 0
     base: str | None = None
     round_minutes: float = Field(default=60.0, gt=0)
     wait_minutes: float = Field(default=5.0, gt=0)

@@ -24,6 +24,7 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
+from u2net_platform.data.splits import splitter
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.domains.spec import list_faults
 from u2net_platform.errors import BudgetSpent, Conflict, InvalidSite, StateLost, UnknownDomain
@@ -267,7 +268,7 @@ class Site:
         return Description(domains=held)
 
     def _prepare(
-        self, fold: int, batch_voxels: int, plans: Mapping[str, Mapping[str, Any]]
+        self, fold: int | None, batch_voxels: int, plans: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, PreparedDomain]:
         if not self.config.domains:
             raise InvalidSite(f"{self.config.name} has no domain", "Add [domains.NAME] to it.")
@@ -283,7 +284,7 @@ class Site:
                     self.settings.prepared_dir,
                     load_added(name, self.settings, self.catalog),
                     data,
-                    fold,
+                    splitter(fold),
                     batch_voxels,
                     lambda _: None,
                     plan,

@@ -81,7 +81,7 @@ class Run(RunRecord):
     mode: Word
     domains: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
     seed: Annotated[int, Field(ge=0, le=LARGEST)]
-    fold: Count
+    fold: Count | None
     device: Annotated[str, Field(max_length=64)]
     fingerprints: Annotated[dict[str, Json], AfterValidator(_in_numbers)]
     step: Count

@@ -50,7 +50,7 @@ def cases_of(
     if not cases:
         raise InvalidDataset(
             f"{dataset.directory} has no labelled {part} case for {record.reference}",
-            "Choose another part with --cases, or another data set with --data.",
+            "Choose another part with --cases; all of another data set: --cases all --data FOLDER.",
         )
     return cases
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import digest_of_case
 from u2net_platform.data.plan import Fingerprint, Plan, derive_plan, take_fingerprint
-from u2net_platform.data.splits import Split, split_cases
+from u2net_platform.data.splits import Split, Splitter
 from u2net_platform.data.store import PreparedCase, PreparedStore, prepare_cases
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import TooFewCases
@@ -48,13 +48,13 @@ def plan_domain(
     root: Path,
     plugin: DomainPlugin,
     data_dir: Path,
-    fold: int,
+    split: Splitter,
     batch_voxels: int,
     on_case: OnCase,
 ) -> PlannedDomain:
     """Take a data set's fingerprint, kept below `root`, and derive the domain's plan.
 
-    The plan never looks at the fold's test cases: for CT it holds their statistics.
+    The plan never looks at test cases: for CT it holds their statistics.
 
     Raises:
         MissingFile, InvalidDataset, InvalidCases, TooFewCases: the data set is at fault.
@@ -63,20 +63,20 @@ def plan_domain(
     cases = {case.id: case for case in dataset.training if case.label is not None}
     if not cases:
         raise TooFewCases(f"{data_dir} has no labelled case", "Add labels to its cases.")
-    split = split_cases(list(cases), fold)
+    parts = split(list(cases))
     training, validation = (
-        [cases[name] for name in part] for part in (split.training, split.validation)
+        [cases[name] for name in part] for part in (parts.training, parts.validation)
     )
     fingerprint = _fingerprint(root, plugin, training + validation, on_case)
     plan = derive_plan(plugin.spec, fingerprint, batch_voxels)
-    return PlannedDomain(fingerprint, plan, split, training, validation)
+    return PlannedDomain(fingerprint, plan, parts, training, validation)
 
 
 def prepare_domain(
     root: Path,
     plugin: DomainPlugin,
     data_dir: Path,
-    fold: int,
+    split: Splitter,
     batch_voxels: int,
     on_case: OnCase,
     plan: Plan | None = None,
@@ -89,7 +89,7 @@ def prepare_domain(
         MissingFile, InvalidDataset, InvalidCases, TooFewCases: the data set is at fault.
         NotWritable, DiskFull: nothing half-written stays.
     """
-    planned = plan_domain(root, plugin, data_dir, fold, batch_voxels, on_case)
+    planned = plan_domain(root, plugin, data_dir, split, batch_voxels, on_case)
     cases = [*planned.training, *planned.validation]
     plan = plan or planned.plan
     ready = prepare_cases(PreparedStore(root), plugin, plan, cases, on_case)

@@ -183,7 +183,7 @@ def _is_of(run: RunRecord, request: Request) -> bool:
     found = request_of(run)
     if found is None:
         return False
-    asides = {"device", "workers", "plans", "mlflow_run_id", "frozen", "starts"}
+    asides = {"device", "workers", "plans", "mlflow_run_id", "frozen", "starts", "learned"}
     same = found.model_dump(exclude=asides) == request.model_dump(exclude=asides)
     return same and found.adapts == request.adapts
 

@@ -16,6 +16,7 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
+from u2net_platform.data.splits import split_cases, splitter
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import Conflict, IncompatibleParts, Interrupted, NothingToResume
 from u2net_platform.files import exclusive, write_text
@@ -31,10 +32,11 @@ from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
 from u2net_platform.workflows.compatibility import geometry_of
+from u2net_platform.workflows.lineage import learned_cases
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.warm_start import nearest
+from u2net_platform.workflows.warm_start import latest_on, nearest
 
 REQUEST_FILE = "run.json"
 LOCK_FILE = "lock"
@@ -54,6 +56,8 @@ class Request(BaseModel):
         `heart:3`, or `auto`, which takes that of the nearest domain on the backbone.
     starts: of a domain, the version whose own weights it begins with, as far as they fit; found
         when the run starts.
+    learned: of a domain, the cases that those weights and the backbone have learned from; found
+        then too. They are tested no more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,8 +70,9 @@ class Request(BaseModel):
     frozen: bool = True
     warm_start: str = "none"
     starts: dict[str, str] = {}
+    learned: dict[str, tuple[str, ...]] = {}
     seed: int = Field(default=0, ge=0)
-    fold: int = 0
+    fold: int | None = 0
     device: str = "auto"
     workers: int = Field(default=1, ge=0)
     minutes: float | None = Field(default=None, gt=0)
@@ -109,11 +114,16 @@ def start(
     device = choose_device(request.device)
     base = catalog.find(request.base) if request.base else None
     if base is not None:
-        request = _based_on(request, base)
+        request = _based_on(catalog, request, base)
     prepared = _prepare(settings, catalog, request, on_prepare)
-    if base is not None:
-        starts = _starts(catalog, request, base, prepared)
-        request = request.model_copy(update={"starts": starts})
+    if base is not None and request.warm_start == "auto":
+        request = request.model_copy(update={"starts": _nearest(catalog, base, prepared)})
+    for name, one in prepared.items():
+        fold = split_cases(one.split.cases, request.fold)
+        if moved := len(fold.test) - len(one.split.test):
+            watcher.on_note(
+                f"{name}: test cases that its base has learned from train instead: {moved}"
+            )
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = settings.runs_dir / run_id
     recorder = OutboxRecorder(
@@ -317,46 +327,46 @@ def _prepare(
             settings.prepared_dir,
             plugin,
             data_dir_of(name, catalog, None),
-            request.fold,
+            splitter(request.fold, request.learned.get(name, ())),
             request.recipe.batch_voxels,
             lambda case, name=name: on_prepare(name, case),  # type: ignore[misc]
         )
     return prepared
 
 
-def _based_on(request: Request, base: VersionRecord) -> Request:
-    """The request with the base's number, mode and architecture."""
+def _based_on(catalog: Catalog, request: Request, base: VersionRecord) -> Request:
+    """The request with the base's number, mode and architecture, and with what it begins with."""
     architecture = Architecture.model_validate(base.backbone_architecture)
     separable = architecture.convolutions == "separable"
+    starts = _starts(catalog, request, base)
+    learned = learned_cases(catalog, [base, *starts.values()])
     return request.model_copy(
         update={
             "base": base.reference,
             "mode": "universal" if separable else "shared",
             "architecture": architecture.name,
+            "starts": {name: version.reference for name, version in starts.items()},
+            "learned": {name: tuple(sorted(learned[name])) for name in request.domains},
         }
     )
 
 
-def _starts(
-    catalog: Catalog,
-    request: Request,
-    base: VersionRecord,
-    prepared: Mapping[str, PreparedDomain],
-) -> dict[str, str]:
-    """What the domains of a run on a base begin with, where they do not begin anew."""
-    latest = {one.domain: one for one in catalog.versions.by_backbone(base.backbone_digest)}
+def _starts(catalog: Catalog, request: Request, base: VersionRecord) -> dict[str, VersionRecord]:
+    """What domains begin with, where that is known before they are planned."""
     if not request.frozen:
-        latest[base.domain] = base
-        return {name: latest[name].reference for name in request.domains if name in latest}
-    if request.warm_start == "none":
-        return {}
-    (name,) = request.domains
-    if request.warm_start == "auto":
-        # Not its own older versions: a run has the budget that it says. Name one to go on with it.
-        others = [one for one in latest.values() if one.domain != name]
-        found = nearest(others, prepared[name].plugin.spec, prepared[name].plan)
-    else:
-        found = catalog.find(request.warm_start)
+        latest = latest_on(catalog, base) | {base.domain: base}
+        return {name: latest[name] for name in request.domains if name in latest}
+    named = request.warm_start not in ("none", "auto")
+    return {name: catalog.find(request.warm_start) for name in request.domains if named}
+
+
+def _nearest(
+    catalog: Catalog, base: VersionRecord, prepared: Mapping[str, PreparedDomain]
+) -> dict[str, str]:
+    """Not its own older versions: a run has the budget that it says. Name one to go on with it."""
+    ((name, one),) = prepared.items()
+    others = [other for other in latest_on(catalog, base).values() if other.domain != name]
+    found = nearest(others, one.plugin.spec, one.plan)
     return {name: found.reference} if found else {}
 
 
@@ -394,5 +404,7 @@ def _fingerprints(prepared: Mapping[str, PreparedDomain]) -> dict[str, dict[str,
 
 def _parameters(request: Request) -> dict[str, object]:
     recipe = request.recipe.model_dump(mode="json")
-    rest = request.model_dump(mode="json", exclude={"recipe", "plans", "mlflow_run_id"})
+    # Names of cases, which may be patients', stay here.
+    aside = {"recipe", "plans", "mlflow_run_id", "learned"}
+    rest = request.model_dump(mode="json", exclude=aside)
     return {f"recipe/{key}": value for key, value in recipe.items()} | rest

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import log
 
+from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.spec import DomainSpec
 
 OTHER_MODALITY = 10.0  # farther than any difference of spacing
+
+
+def latest_on(catalog: Catalog, base: VersionRecord) -> dict[str, VersionRecord]:
+    """By domain, its last version on the base's backbone."""
+    return {one.domain: one for one in catalog.versions.by_backbone(base.backbone_digest)}
 
 
 def nearest(

@@ -43,6 +43,34 @@ def test_the_parts_have_their_sizes(count: int, sizes: tuple[int, int, int]) -> 
     assert (len(split.training), len(split.validation), len(split.test)) == sizes
 
 
+def test_of_no_fold_nothing_is_tested_and_a_tenth_is_watched() -> None:
+    split = split_cases([str(index) for index in range(40)], fold=None)
+    assert (len(split.training), len(split.validation), split.test) == (36, 4, ())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text(max_size=5), min_size=1, max_size=60, unique=True),
+    st.integers(0, 4) | st.none(),
+    st.sets(st.text(max_size=5)),
+    st.data(),
+)
+def test_cases_that_were_learned_from_train_and_the_others_stay_where_they_were_tested(
+    ids: list[str], fold: int | None, others: set[str], data: st.DataObject
+) -> None:
+    learned = others | set(data.draw(st.lists(st.sampled_from(ids))))
+    split, plain = split_cases(ids, fold, learned=learned), split_cases(ids, fold)
+    assert sorted(split.cases) == sorted(ids)
+    assert learned & set(ids) <= set(split.training)
+    assert set(split.test) == set(plain.test) - learned
+
+
+def test_going_on_with_the_same_fold_and_cases_changes_no_part() -> None:
+    split = split_cases([str(index) for index in range(40)], fold=2)
+    again = split_cases([str(index) for index in range(40)], fold=2, learned=split.training)
+    assert again == split
+
+
 def test_a_split_is_the_same_for_ever() -> None:
     # Stored versions were tested on these; a changed split would test on what they learned from.
     assert split_cases([f"c{index:02d}" for index in range(10)], 1).test == ("c06", "c01")
