@@ -78,7 +78,7 @@ class RunOptions:
     batch_voxels: BatchVoxels = None
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of the recipe, as average=0.999; may be repeated."),
+        typer.Option("--set", help="KEY=VALUE of the recipe, as temperature=2; may be repeated."),
     ] = None
     fold: Fold = 0
     seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0

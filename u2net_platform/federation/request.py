@@ -42,12 +42,8 @@ class FederationRequest(BaseModel):
 
     @property
     def whole_recipe(self) -> Recipe:
-        """The recipe of all rounds together: the learning rate falls over the whole run.
-
-        No moving average: the mean over sites takes its place.
-        """
-        length = {"cycles": self.rounds * self.cycles, "average": None}
-        return self.recipe.model_copy(update=length)
+        """The recipe of all rounds together: the learning rate falls over the whole run."""
+        return self.recipe.model_copy(update={"cycles": self.rounds * self.cycles})
 
 
 def new_run(settings: Settings, request: FederationRequest) -> str:

@@ -23,9 +23,8 @@ class Recipe(BaseModel):
 
     dense_learning_rate: in place of the other where convolutions are dense (shared, independent):
         there a weight is one of many times as many, so smaller, and wants smaller steps.
-    clip_norm: largest norm of a step's gradient. average: decay per cycle of the weights' moving
-    average, which is what is validated and published. batch_voxels: bound on the voxels of a
-    batch, from which the plan derives patch and batch size.
+    clip_norm: largest norm of a step's gradient. batch_voxels: bound on the voxels of a batch, from
+    which the plan derives patch and batch size.
     temperature: None gives one batch of each domain in turn; with T, the domain of each step is
     drawn with probability proportional to (its training cases) ** (1 / T).
     precision, compiled: see `training/acceleration.py`; the CPU ignores them and says so.
@@ -42,7 +41,6 @@ class Recipe(BaseModel):
     schedule: Literal["plateau", "polynomial"]
     cycles: Annotated[int, Field(ge=1)]
     clip_norm: Positive | None = None
-    average: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_voxels: Annotated[int, Field(ge=1024)]
     temperature: Positive | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -54,7 +52,7 @@ class Recipe(BaseModel):
         """A bundled recipe by name, or one from a TOML file; overrides that are None do nothing.
 
         A learning rate among them is that of dense networks too.
-        assignments: more overrides as text, such as `average=0.999` or `augmentation.elastic=0`.
+        assignments: more overrides as text, such as `temperature=2` or `augmentation.elastic=0`.
 
         Raises:
             InvalidRecipe: there is none, or it breaks the schema; all faults at once.
@@ -82,7 +80,7 @@ def _assign(content: dict[str, Any], text: str) -> None:
     path, equals, value = text.partition("=")
     *tables, key = path.strip().split(".")
     if not equals or not key:
-        raise InvalidRecipe(f"{text!r} sets nothing", "Write KEY=VALUE, as average=0.999.")
+        raise InvalidRecipe(f"{text!r} sets nothing", "Write KEY=VALUE, as temperature=2.")
     for name in tables:
         content = content.setdefault(name, {})
         if not isinstance(content, dict):

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.patches import Batch, PatchSource, PatchStream
@@ -131,7 +130,6 @@ class Trainer:
         self._loss = LOSSES[recipe.loss]
         self._parameters = train_only(network, set(options.owners))
         self._optimiser = _optimiser(recipe, [p for _, p in self._parameters], options.device)
-        self._average = _average(self.network, recipe.average)
         self._acceleration = accelerate(self.network, recipe, options.device)
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
@@ -140,15 +138,6 @@ class Trainer:
     def recipe(self) -> Recipe:
         """The recipe, with the number of cycles that was fixed."""
         return self._recipe
-
-    @property
-    def result(self) -> UniversalUNet:
-        """The network to publish: its moving average, where the recipe keeps one."""
-        if self._average is None:
-            return self.network
-        averaged = self._average.module
-        assert isinstance(averaged, UniversalUNet)
-        return averaged
 
     def resume(self) -> None:
         """Take up the checkpoint.
@@ -160,8 +149,6 @@ class Trainer:
         self.network.load_state_dict(without_prefix("network", tensors))
         memory = without_prefix("optimiser", tensors)
         restore_optimiser(self._optimiser, self._parameters, memory)
-        if self._average is not None:
-            self._average.load_state_dict(without_prefix("average", tensors))
         self.step = state["step"]
         self.curves = {name: [(k, v) for k, v in curve] for name, curve in state["curves"].items()}
         self._set_cycles(state["cycles"])
@@ -225,8 +212,6 @@ class Trainer:
         tensors = with_prefix("network", self.network.state_dict())
         memory = optimiser_tensors(self._optimiser, self._parameters)
         tensors |= with_prefix("optimiser", memory)
-        if self._average is not None:
-            tensors |= with_prefix("average", self._average.state_dict())
         state: dict[str, Any] = {
             "step": self.step,
             "cycles": self._recipe.cycles,
@@ -313,8 +298,6 @@ class Trainer:
                     parameter.grad.add_(parameter.detach() - start, alpha=self.options.proximal)
 
     def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
-        if self._average is not None:
-            self._average.update_parameters(self.network)
         if self.options.minutes is not None and self.cycle <= WARM_UP_CYCLES:
             self._clock.laps.append(time.monotonic())
             if self.cycle == WARM_UP_CYCLES:
@@ -357,7 +340,7 @@ class Trainer:
         return found
 
     def _dice(self, domain: TrainingDomain, case: PreparedCase) -> list[float]:
-        predictor = Predictor(self.result, domain.plugin, domain.plan, self.options.device)
+        predictor = Predictor(self.network, domain.plugin, domain.plan, self.options.device)
         found, _ = predictor.predict_prepared(case.image)
         spec = domain.plugin.spec
         dice = dice_by_class(case.labels, found, spec.classes, spec.hidden_classes(case.id))
@@ -407,15 +390,3 @@ def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.dev
     kind = Adam if recipe.optimiser == "adam" else AdamW
     fused = device.type in ("cpu", "cuda")  # one pass over the weights
     return kind(parameters, recipe.learning_rate, weight_decay=decay, fused=fused)
-
-
-def _average(network: UniversalUNet, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-
-    def update(averages: Any, currents: Any, seen: Any) -> None:
-        # Short runs forget their start faster than the decay alone would let them.
-        keep = min(decay, (1 + int(seen)) / (10 + int(seen)))
-        torch._foreach_lerp_(averages, currents, 1 - keep)
-
-    return AveragedModel(network, multi_avg_fn=torch.no_grad()(update))

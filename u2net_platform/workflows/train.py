@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
@@ -160,7 +160,9 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
     directory = Path(record.directory)
     request = request_of(record)
     if request is None:
-        raise NothingToResume(f"{directory} is gone", "Start the run anew.")
+        raise NothingToResume(
+            f"{directory / REQUEST_FILE} is gone, or of another release", "Start the run anew."
+        )
     with exclusive(directory / LOCK_FILE):
         prepared = _prepare(settings, catalog, request, on_prepare)
         changed = [name for name, one in prepared.items() if request.plans[name] != one.plan.digest]
@@ -178,12 +180,12 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
 
 
 def request_of(run: RunRecord) -> Request | None:
-    """What a run was asked to do; None where its folder is gone."""
+    """What a run was asked to do; None where its folder is gone, or of another release."""
     try:
         text = (Path(run.directory) / REQUEST_FILE).read_text("utf-8")
-    except FileNotFoundError:
+        return Request.model_validate_json(text)
+    except (FileNotFoundError, ValidationError):
         return None
-    return Request.model_validate_json(text)
 
 
 @dataclass(frozen=True)
@@ -280,7 +282,7 @@ class _Run:
     def _publish(self, trainer: Trainer) -> tuple[VersionRecord, ...]:
         """Weights first, then rows; a domain that a killed run published already stays."""
         store = WeightStore(self.settings.weights_dir)
-        backbone = store.put(trainer.result.owner_state(BACKBONE))
+        backbone = store.put(trainer.network.owner_state(BACKBONE))
         base = self._base()
         if base and self.request.adapts and base.backbone_digest != backbone:
             raise Conflict("the frozen backbone has changed", "A fault of the program: report it.")
@@ -290,7 +292,7 @@ class _Run:
                 curve = trainer.curves.get(f"dice/{name}")
                 metrics = {"validation": {"dice": curve[-1][1]}} if curve else {}
                 device = trainer.options.device
-                new = new_version(trainer.result, one, self.run_id, store, device, metrics)
+                new = new_version(trainer.network, one, self.run_id, store, device, metrics)
                 known[name] = self.catalog.versions.publish(new)
         return tuple(known[name] for name in self.request.domains)
 

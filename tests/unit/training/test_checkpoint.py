@@ -12,7 +12,7 @@ from u2net_platform.training.checkpoint import load_checkpoint, save_checkpoint
 TENSORS = {
     "network/a.weight": torch.randn(3, 4),
     "optimiser/a.weight/step": torch.tensor(7.0),
-    "average/n": torch.tensor(3),
+    "network/n": torch.tensor(3),
     "turned": torch.randn(2, 3, 4).transpose(0, 2),
 }
 STATE = {"step": 3, "schedule": {"best": math.inf}, "curves": {"loss/a": [[1, 0.5]]}}

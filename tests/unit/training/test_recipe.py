@@ -17,7 +17,6 @@ def test_the_paper_s_recipe_is_the_paper_s() -> None:
     recipe = Recipe.load("paper")
     assert (recipe.loss, recipe.optimiser, recipe.schedule) == ("lovasz_focal", "adam", "plateau")
     assert (recipe.learning_rate, recipe.weight_decay) == (3e-4, 1e-5)
-    assert recipe.average is None
     assert recipe.clip_norm is None
 
 
@@ -29,9 +28,10 @@ def test_overrides_change_a_recipe_and_none_changes_nothing() -> None:
 
 def test_assignments_set_any_key_and_are_checked_like_a_file() -> None:
     changed = Recipe.load(
-        "default", ["temperature=2", "loss=lovasz_focal", "augmentation.elastic = 0", "average=0.5"]
+        "default",
+        ["temperature=2", "loss=lovasz_focal", "augmentation.elastic = 0", "clip_norm=1"],
     )
-    assert (changed.temperature, changed.loss, changed.average) == (2, "lovasz_focal", 0.5)
+    assert (changed.temperature, changed.loss, changed.clip_norm) == (2, "lovasz_focal", 1)
     assert changed.augmentation.elastic == 0
     for text in ("cycles", "=3", "loss.name=3", "colour=red", "precision=int4"):
         with pytest.raises(InvalidRecipe):
