@@ -25,7 +25,12 @@ ELASTIC_SIGMA = (10.0, 13.0)
 
 
 class AugmentationRates(BaseModel):
-    """How often a patch is changed in each way. Source: the paper's published code."""
+    """How often a patch is changed in each way. Source: the paper's published code.
+
+    full_after: how often a case is seen, in the mean, before these rates hold. At first no patch is
+    changed, then a share that grows evenly: what is new needs no change, and is learned faster as
+    it is.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +38,11 @@ class AugmentationRates(BaseModel):
     rotation: Probability = 0.3
     scaling: Probability = 0.5
     mirroring: Probability = 0.15
+    full_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    def share(self, seen: float) -> float:
+        """Of the patches that may be changed, once every case was seen so often."""
+        return min(1.0, seen / self.full_after) if self.full_after else 1.0
 
 
 class Augmenter:
@@ -44,6 +54,7 @@ class Augmenter:
 
     def __init__(self, spec: Augmentation, rates: AugmentationRates, patch_zyx: Shape) -> None:
         z, y, x = (ceil(side * max(1.0, spec.scaling[1])) for side in patch_zyx)
+        self.rates = rates
         self.patch_zyx = patch_zyx
         self.source_zyx: Shape = (z, y, x)
         transforms: list[AbstractTransform] = [_spatial(spec, rates, patch_zyx)]

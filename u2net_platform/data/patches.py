@@ -7,6 +7,7 @@ see the same batches, and a domain sees the same whether others train beside it 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -61,16 +62,21 @@ class PatchSource:
             for row, case in zip(self._hidden, cases, strict=True):
                 row[list(spec.hidden_classes(case.id))] = True
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, labels and hidden classes, as a `Batch` has them."""
+    def batch(
+        self, rng: np.random.Generator, before: float = math.inf
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, labels and hidden classes, as a `Batch` has them, after so many `before` it."""
         on_foreground = -(-self.batch_size // 3)
-        patches = [self._patch(rng, index < on_foreground) for index in range(self.batch_size)]
+        share = self.augmenter.rates.share(before * self.batch_size / len(self._cases))
+        patches = [
+            self._patch(rng, index < on_foreground, share) for index in range(self.batch_size)
+        ]
         images, labels, chosen = zip(*patches, strict=True)
         hidden = None if self._hidden is None else self._hidden[list(chosen)]
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), hidden
 
     def _patch(
-        self, rng: np.random.Generator, on_foreground: bool
+        self, rng: np.random.Generator, on_foreground: bool, share: float
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], int]:
         chosen = int(rng.integers(len(self._cases)))
         image, labels, foreground = self._cases[chosen]
@@ -79,6 +85,8 @@ class PatchSource:
         if on_foreground and foreground:
             voxels = foreground[rng.choice(sorted(foreground))]
             centre = _within(voxels[rng.integers(len(voxels))], labels.shape, patch)
+        if share < 1 and rng.random() >= share:
+            return cut(image, centre, patch), cut(labels, centre, patch), chosen
         source = self.augmenter.source_zyx
         changed = self.augmenter(
             cut(image, centre, source), cut(labels, centre, source), int(rng.integers(2**32))
@@ -140,19 +148,22 @@ class PatchStream(Dataset[Batch]):
         self.weights = weights
 
     def __getitem__(self, step: int) -> Batch:
-        domain, turn = self._turn(step)
+        domain, turn, before = self._turn(step)
         name = int.from_bytes(hashlib.sha256(domain.encode()).digest()[:8], "big")
         rng = np.random.default_rng([self.seed, name, turn])
-        return Batch(domain, *self.sources[domain].batch(rng))
+        return Batch(domain, *self.sources[domain].batch(rng, before))
 
-    def _turn(self, step: int) -> tuple[str, int]:
-        """The domain of a step, and a number that no other step of this domain has."""
+    def _turn(self, step: int) -> tuple[str, int, float]:
+        """The domain of a step, a number that no other step of this domain has, and how many were
+        before it, in the mean."""
         names = list(self.sources)
         if self.weights is None:
-            return names[step % len(names)], step // len(names)
+            turn = step // len(names)
+            return names[step % len(names)], turn, turn
         shares = np.array([self.weights[name] for name in names])
-        rng = np.random.default_rng([self.seed, step])
-        return names[rng.choice(len(names), p=shares / shares.sum())], step
+        shares /= shares.sum()
+        drawn = np.random.default_rng([self.seed, step]).choice(len(names), p=shares)
+        return names[drawn], step, step * float(shares[drawn])
 
     def from_step(self, step: int, workers: int) -> Iterator[Batch]:
         """Endless batches from a step on; with workers, made ahead of time in other processes."""
