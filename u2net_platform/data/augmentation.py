@@ -27,9 +27,8 @@ ELASTIC_SIGMA = (10.0, 13.0)
 class AugmentationRates(BaseModel):
     """How often a patch is changed in each way. Source: the paper's published code.
 
-    full_after: how often a case is seen, in the mean, before these rates hold. At first no patch is
-    changed, then a share that grows evenly: what is new needs no change, and is learned faster as
-    it is.
+    full_after: how often a case is seen, in the mean, before these rates hold. Until then the share
+    of patches that may be changed grows evenly from none: what is new is learned faster as it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
