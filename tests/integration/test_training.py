@@ -364,6 +364,10 @@ def test_a_warm_start_begins_with_the_nearest_domain_s_adapter(
     assert asked.starts == {"ct_organ": "twin:1"}
     assert warm.versions[0].domain_digest != cold.versions[0].domain_digest
     assert warm.versions[0].backbone_digest == cold.versions[0].backbone_digest
+    request = request_for("ct_organ", base="ball:1", cycles=1, warm_start="auto")
+    asked = request_of(start(settings, request, Silent(), ignore).run)
+    assert asked is not None
+    assert asked.starts["ct_organ"].partition(":")[0] in {"ball", "twin"}
 
 
 def verified(settings: Settings, catalog: Catalog) -> list[Verification]:

@@ -151,8 +151,8 @@ class PatchStream(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         domain, turn, before = self._turn(step)
-        if before < WARM_UP_CYCLES:  # as costly as the last: the length of a run is told from them
-            before = math.inf
+        if step < WARM_UP_CYCLES * len(self.sources):
+            before = math.inf  # as costly as the last: the length of a run is told from them
         name = int.from_bytes(hashlib.sha256(domain.encode()).digest()[:8], "big")
         rng = np.random.default_rng([self.seed, name, turn])
         return Batch(domain, *self.sources[domain].batch(rng, before))

@@ -59,7 +59,8 @@ def split_cases(
     if len(order) == 1:
         return Split(tuple(order), (), ())
     groups = min(folds, len(order))
-    unseen = [name for name in order if name not in set(learned)]
+    known = set(learned)
+    unseen = [name for name in order if name not in known]
     tested = set() if fold is None else {*order[fold % groups :: groups]} & {*unseen}
     rest = len(order) - len(tested)
     watch = max(1, rest // 10) if rest >= 5 else 0

@@ -70,5 +70,6 @@ def request_of(settings: Settings, run_id: str) -> FederationRequest:
         return FederationRequest.model_validate_json(file.read_text("utf-8"))
     except (OSError, ValidationError) as error:
         raise NothingToResume(
-            f"{run_id} is no federated run: {file} cannot be read", "See: u2net federate status"
+            f"{run_id} is no federated run of this release: {file} cannot be read",
+            "See: u2net federate status",
         ) from error

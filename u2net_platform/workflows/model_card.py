@@ -43,7 +43,7 @@ mean nothing.
 
 def _scores(test: dict[str, Any] | None) -> str:
     if test is None:
-        return "\nIt was never evaluated on its test cases.\n"
+        return "\nIt has no scores of test cases.\n"
     rows = "".join(
         f"| {name} | {_shown(one, 'dice')} | {_shown(one, 'hd95_mm')} "
         f"| {_shown(one, 'surface_dice')} |\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
 from u2net_platform.workflows.compatibility import geometry_of
-from u2net_platform.workflows.lineage import learned_cases
+from u2net_platform.workflows.learned_cases import learned_cases
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
@@ -116,7 +116,7 @@ def start(
     if base is not None:
         request = _based_on(catalog, request, base)
     prepared = _prepare(settings, catalog, request, on_prepare)
-    if base is not None and request.warm_start == "auto":
+    if base is not None and request.adapts and request.warm_start == "auto":
         request = request.model_copy(update={"starts": _nearest(catalog, base, prepared)})
     for name, one in prepared.items():
         fold = split_cases(one.split.cases, request.fold)
@@ -341,7 +341,10 @@ def _based_on(catalog: Catalog, request: Request, base: VersionRecord) -> Reques
     architecture = Architecture.model_validate(base.backbone_architecture)
     separable = architecture.convolutions == "separable"
     starts = _starts(catalog, request, base)
-    learned = learned_cases(catalog, [base, *starts.values()])
+    versions = [base, *starts.values()]
+    if request.adapts and request.warm_start == "auto":
+        versions += _others(catalog, base, request.domains)
+    learned = learned_cases(catalog, versions, _starts_of)
     return request.model_copy(
         update={
             "base": base.reference,
@@ -362,14 +365,22 @@ def _starts(catalog: Catalog, request: Request, base: VersionRecord) -> dict[str
     return {name: catalog.find(request.warm_start) for name in request.domains if named}
 
 
+def _starts_of(run: RunRecord) -> Iterable[str]:
+    request = request_of(run)
+    return request.starts.values() if request else ()
+
+
 def _nearest(
     catalog: Catalog, base: VersionRecord, prepared: Mapping[str, PreparedDomain]
 ) -> dict[str, str]:
     """Not its own older versions: a run has the budget that it says. Name one to go on with it."""
     ((name, one),) = prepared.items()
-    others = [other for other in latest_on(catalog, base).values() if other.domain != name]
-    found = nearest(others, one.plugin.spec, one.plan)
+    found = nearest(_others(catalog, base, (name,)), one.plugin.spec, one.plan)
     return {name: found.reference} if found else {}
+
+
+def _others(catalog: Catalog, base: VersionRecord, names: Sequence[str]) -> list[VersionRecord]:
+    return [one for name, one in latest_on(catalog, base).items() if name not in names]
 
 
 def _record(

@@ -54,6 +54,11 @@ def test_a_domain_with_history_is_not_removed(trained: Catalog, new_version: Bui
         trained.domains.get("spleen")
 
 
+def test_a_run_of_no_fold_is_read_back(trained: Catalog, new_run: BuildRun) -> None:
+    trained.runs.create(new_run(id="run-2", fold=None))
+    assert [trained.runs.get(name).fold for name in ("run-1", "run-2")] == [0, None]
+
+
 def test_a_run_is_read_back_with_domains_in_order(catalog: Catalog, new_run: BuildRun) -> None:
     for name in ("heart", "liver", "spleen"):
         catalog.domains.add({"name": name}, name, "a" * 64, "bundled")

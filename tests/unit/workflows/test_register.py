@@ -92,7 +92,7 @@ def test_what_lies_in_mlflow_follows_scores_and_gets_pictures_that_are_asked_for
     there = client.get_model_version("u2net-bright", "1")
     place = client.download_artifacts(there.run_id, "bright/model/data/version", str(tmp_path))
     assert (Path(place) / "pictures.png").read_bytes() == b"a picture"
-    assert "never evaluated" not in (Path(place) / "README.md").read_text()
+    assert "no scores" not in (Path(place) / "README.md").read_text()
     members = read_bundle(Path(place) / "version.u2net").members
     assert json.loads(members["metrics.json"]) == {"test": SCORES}
     assert members["pictures.png"] == b"a picture"

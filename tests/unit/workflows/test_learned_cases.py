@@ -1,0 +1,66 @@
+"""Which cases weights know, however they came to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
+from u2net_platform.settings import Settings
+from u2net_platform.workflows.learned_cases import learned_cases
+
+
+@pytest.fixture
+def catalog(settings: Settings) -> Catalog:
+    return Catalog.open(settings.database_url)
+
+
+def published(
+    catalog: Catalog, domain: str, backbone: str, case: str, base: str | None = None
+) -> VersionRecord:
+    """A version of a run of one case, which adapts where it has a base on the same backbone."""
+    catalog.domains.add({"name": domain}, domain, "a" * 64, "bundled")
+    adapts = base is not None and catalog.find(base).backbone_digest == backbone * 64
+    run = RunRecord(
+        id=f"run-{case}", kind="adapt" if adapts else "train", mode="universal", domains=(domain,),
+        recipe={}, seed=0, fold=0, device="cpu", directory="r", base_version=base,
+        fingerprints={domain: {"split": {"training": [case], "test": ["tested"]}}},
+    )  # fmt: skip
+    catalog.runs.create(run)
+    return catalog.versions.publish(
+        NewVersion(
+            domain=domain, backbone_digest=backbone * 64, backbone_architecture={},
+            domain_digest="d" * 64, spec={"name": domain}, plugin_digest="a" * 64, plan={},
+            run_id=run.id, architecture={},
+        )
+    )  # fmt: skip
+
+
+def nothing(run: RunRecord) -> Iterable[str]:
+    return ()
+
+
+def test_what_came_before_counts_and_what_came_beside_does_not(catalog: Catalog) -> None:
+    published(catalog, "heart", "b", "first")
+    second = published(catalog, "heart", "c", "second", base="heart:1")
+    published(catalog, "heart", "c", "beside", base="heart:2")  # adapted: the backbone stayed
+    assert learned_cases(catalog, [second], nothing) == {"heart": {"first", "second"}}
+
+
+def test_a_backbone_tells_its_cases_through_a_version_that_came_from_elsewhere(
+    catalog: Catalog,
+) -> None:
+    published(catalog, "heart", "b", "first")
+    stranger = published(catalog, "spleen", "b", "foreign")
+    found = learned_cases(catalog, [stranger], nothing)
+    assert found == {"heart": {"first"}, "spleen": {"foreign"}}
+
+
+def test_what_a_domain_began_with_counts(catalog: Catalog) -> None:
+    published(catalog, "heart", "b", "first")
+    warm = published(catalog, "heart", "c", "warm")
+    starts = {"run-warm": ["heart:1"]}
+    found = learned_cases(catalog, [warm], lambda run: starts.get(run.id, ()))
+    assert found == {"heart": {"first", "warm"}}
