@@ -26,11 +26,10 @@ from u2net_platform.training.checkpoint import load_checkpoint
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import CHECKPOINT_FILE, Step
 from u2net_platform.workflows.add_domain import add_domain
+from u2net_platform.workflows.request import Request, request_of
 from u2net_platform.workflows.train import (
     LOCK_FILE,
     Finished,
-    Request,
-    request_of,
     resume,
     start,
 )

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from u2net_platform.data.plan import Plan
     from u2net_platform.training.trainer import Watcher
-    from u2net_platform.workflows.train import Finished, Request
+    from u2net_platform.workflows.request import Request
+    from u2net_platform.workflows.train import Finished
 
 
 class Mode(StrEnum):
@@ -121,7 +122,7 @@ def train(
       u2net train heart hippocampus spleen --from heart:3 --set temperature=2
       u2net train --resume 20260131-120000-1a2b
     """
-    from u2net_platform.workflows.train import Request
+    from u2net_platform.workflows.request import Request
 
     names = _exactly_one(domains or [], resume)
     if resume:
@@ -171,7 +172,7 @@ def adapt(
       u2net adapt spleen --from heart:3
       u2net adapt spleen --from heart --minutes 10 --warm-start auto
     """
-    from u2net_platform.workflows.train import Request
+    from u2net_platform.workflows.request import Request
 
     recipe = options.load_recipe()
     request = Request(

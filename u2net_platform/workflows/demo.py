@@ -33,7 +33,8 @@ from u2net_platform.workflows.add_domain import add_domain, data_dir_of
 from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, sheet_rows
 from u2net_platform.workflows.new_domain import write_plugin
 from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
-from u2net_platform.workflows.train import Finished, Request, start
+from u2net_platform.workflows.request import Request
+from u2net_platform.workflows.train import Finished, start
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
 PHANTOM_CASES = 14

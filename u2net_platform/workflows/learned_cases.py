@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
+from u2net_platform.workflows.request import request_of
 
 
-def learned_cases(
-    catalog: Catalog,
-    versions: Iterable[VersionRecord],
-    starts_of: Callable[[RunRecord], Iterable[str]],
-) -> Mapping[str, Set[str]]:
+def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mapping[str, Set[str]]:
     """By domain, the training cases of the runs that made these versions and their backbones, of
     what those began with, and so on.
 
     A run that came in a bundle does not say which cases it had.
-    starts_of: references of the versions that a run's domains began with.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)
     waiting, seen = list(versions), set[str]()
@@ -30,7 +26,9 @@ def learned_cases(
             for domain, one in run.fingerprints.items():
                 found[domain].update(one.get("split", {}).get("training", ()))
             begun = [run.base_version] if run.base_version else []
-            waiting += [catalog.find(reference) for reference in (*begun, *starts_of(run))]
+            if request := request_of(run):
+                begun += request.starts.values()
+            waiting += map(catalog.find, begun)
     return found
 
 

@@ -22,7 +22,8 @@ from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Watcher
 from u2net_platform.workflows.evaluate import evaluate_test
-from u2net_platform.workflows.train import OnPrepare, Request, request_of, resume, start
+from u2net_platform.workflows.request import Request, request_of
+from u2net_platform.workflows.train import OnPrepare, resume, start
 
 Mode = Literal["independent", "shared", "universal"]
 MODES: tuple[Mode, ...] = ("independent", "shared", "universal")

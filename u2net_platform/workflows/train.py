@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Literal
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
@@ -23,74 +21,24 @@ from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
-from u2net_platform.model.topology import Architecture, ArchitectureName, Topology
+from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
-from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, load_added
 from u2net_platform.workflows.compatibility import geometry_of
-from u2net_platform.workflows.learned_cases import learned_cases
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.warm_start import latest_on, nearest
+from u2net_platform.workflows.request import REQUEST_FILE, Request, request_of
+from u2net_platform.workflows.warm_start import based_on, with_nearest
 
-REQUEST_FILE = "run.json"
 LOCK_FILE = "lock"
 PAPER_PATCH_ZYX = (128, 128, 128)
 
 OnPrepare = Callable[[str, str], None]
-
-
-class Request(BaseModel):
-    """All that decides a run beside its data; kept in the run's folder, so that it can go on.
-
-    mode: `universal` shares pointwise weights; `shared` shares everything but stems and heads;
-        `independent` is `shared` with one domain. Source: paper, section 3.
-    base: the version whose backbone it starts from, as `heart:3`.
-    frozen: the base's backbone stays as it is. Else all goes on, and makes a new backbone.
-    warm_start: what a new domain on a frozen backbone begins with: `none`, a version's adapter as
-        `heart:3`, or `auto`, which takes that of the nearest domain on the backbone.
-    starts: of a domain, the version whose own weights it begins with, as far as they fit; found
-        when the run starts.
-    learned: of a domain, the cases that those weights and the backbone have learned from; found
-        then too. They are tested no more.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    domains: tuple[str, ...] = Field(min_length=1)
-    recipe: Recipe
-    mode: Literal["universal", "shared", "independent"] = "universal"
-    architecture: ArchitectureName = "lean"
-    base: str | None = None
-    frozen: bool = True
-    warm_start: str = "none"
-    starts: dict[str, str] = {}
-    learned: dict[str, tuple[str, ...]] = {}
-    seed: int = Field(default=0, ge=0)
-    fold: int | None = 0
-    device: str = "auto"
-    workers: int = Field(default=1, ge=0)
-    minutes: float | None = Field(default=None, gt=0)
-    plans: dict[str, str] = {}
-    mlflow_run_id: str | None = None
-
-    @model_validator(mode="after")
-    def _domains_fit_the_mode(self) -> Self:
-        if len(set(self.domains)) < len(self.domains):
-            raise ValueError("a domain is named twice")
-        if len(self.domains) > 1 and (self.mode == "independent" or self.adapts):
-            raise ValueError("an independent or adapted run has one domain")
-        return self
-
-    @property
-    def adapts(self) -> bool:
-        """Whether it trains a new domain on a frozen backbone."""
-        return self.base is not None and self.frozen
 
 
 @dataclass(frozen=True)
@@ -114,10 +62,10 @@ def start(
     device = choose_device(request.device)
     base = catalog.find(request.base) if request.base else None
     if base is not None:
-        request = _based_on(catalog, request, base)
+        request = based_on(catalog, request, base)
     prepared = _prepare(settings, catalog, request, on_prepare)
     if base is not None and request.adapts and request.warm_start == "auto":
-        request = request.model_copy(update={"starts": _nearest(catalog, base, prepared)})
+        request = with_nearest(catalog, request, base, prepared)
     for name, one in prepared.items():
         fold = split_cases(one.split.cases, request.fold)
         if moved := len(fold.test) - len(one.split.test):
@@ -177,15 +125,6 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
             watcher.on_note,
         )
         return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, True)
-
-
-def request_of(run: RunRecord) -> Request | None:
-    """What a run was asked to do; None where its folder is gone, or of another release."""
-    try:
-        text = (Path(run.directory) / REQUEST_FILE).read_text("utf-8")
-        return Request.model_validate_json(text)
-    except (FileNotFoundError, ValidationError):
-        return None
 
 
 @dataclass(frozen=True)
@@ -334,53 +273,6 @@ def _prepare(
             lambda case, name=name: on_prepare(name, case),  # type: ignore[misc]
         )
     return prepared
-
-
-def _based_on(catalog: Catalog, request: Request, base: VersionRecord) -> Request:
-    """The request with the base's number, mode and architecture, and with what it begins with."""
-    architecture = Architecture.model_validate(base.backbone_architecture)
-    separable = architecture.convolutions == "separable"
-    starts = _starts(catalog, request, base)
-    versions = [base, *starts.values()]
-    if request.adapts and request.warm_start == "auto":
-        versions += _others(catalog, base, request.domains)
-    learned = learned_cases(catalog, versions, _starts_of)
-    return request.model_copy(
-        update={
-            "base": base.reference,
-            "mode": "universal" if separable else "shared",
-            "architecture": architecture.name,
-            "starts": {name: version.reference for name, version in starts.items()},
-            "learned": {name: tuple(sorted(learned[name])) for name in request.domains},
-        }
-    )
-
-
-def _starts(catalog: Catalog, request: Request, base: VersionRecord) -> dict[str, VersionRecord]:
-    """What domains begin with, where that is known before they are planned."""
-    if not request.frozen:
-        latest = latest_on(catalog, base) | {base.domain: base}
-        return {name: latest[name] for name in request.domains if name in latest}
-    named = request.warm_start not in ("none", "auto")
-    return {name: catalog.find(request.warm_start) for name in request.domains if named}
-
-
-def _starts_of(run: RunRecord) -> Iterable[str]:
-    request = request_of(run)
-    return request.starts.values() if request else ()
-
-
-def _nearest(
-    catalog: Catalog, base: VersionRecord, prepared: Mapping[str, PreparedDomain]
-) -> dict[str, str]:
-    """Not its own older versions: a run has the budget that it says. Name one to go on with it."""
-    ((name, one),) = prepared.items()
-    found = nearest(_others(catalog, base, (name,)), one.plugin.spec, one.plan)
-    return {name: found.reference} if found else {}
-
-
-def _others(catalog: Catalog, base: VersionRecord, names: Sequence[str]) -> list[VersionRecord]:
-    return [one for name, one in latest_on(catalog, base).items() if name not in names]
 
 
 def _record(

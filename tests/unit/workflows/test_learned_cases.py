@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
 from u2net_platform.settings import Settings
+from u2net_platform.training.recipe import Recipe
 from u2net_platform.workflows.learned_cases import learned_cases
+from u2net_platform.workflows.request import REQUEST_FILE, Request
 
 
 @pytest.fixture
@@ -18,14 +20,19 @@ def catalog(settings: Settings) -> Catalog:
 
 
 def published(
-    catalog: Catalog, domain: str, backbone: str, case: str, base: str | None = None
+    catalog: Catalog,
+    domain: str,
+    backbone: str,
+    case: str,
+    base: str | None = None,
+    directory: Path = Path("nowhere"),
 ) -> VersionRecord:
     """A version of a run of one case, which adapts where it has a base on the same backbone."""
     catalog.domains.add({"name": domain}, domain, "a" * 64, "bundled")
     adapts = base is not None and catalog.find(base).backbone_digest == backbone * 64
     run = RunRecord(
         id=f"run-{case}", kind="adapt" if adapts else "train", mode="universal", domains=(domain,),
-        recipe={}, seed=0, fold=0, device="cpu", directory="r", base_version=base,
+        recipe={}, seed=0, fold=0, device="cpu", directory=str(directory), base_version=base,
         fingerprints={domain: {"split": {"training": [case], "test": ["tested"]}}},
     )  # fmt: skip
     catalog.runs.create(run)
@@ -38,15 +45,11 @@ def published(
     )  # fmt: skip
 
 
-def nothing(run: RunRecord) -> Iterable[str]:
-    return ()
-
-
 def test_what_came_before_counts_and_what_came_beside_does_not(catalog: Catalog) -> None:
     published(catalog, "heart", "b", "first")
     second = published(catalog, "heart", "c", "second", base="heart:1")
     published(catalog, "heart", "c", "beside", base="heart:2")  # adapted: the backbone stayed
-    assert learned_cases(catalog, [second], nothing) == {"heart": {"first", "second"}}
+    assert learned_cases(catalog, [second]) == {"heart": {"first", "second"}}
 
 
 def test_a_backbone_tells_its_cases_through_a_version_that_came_from_elsewhere(
@@ -54,13 +57,15 @@ def test_a_backbone_tells_its_cases_through_a_version_that_came_from_elsewhere(
 ) -> None:
     published(catalog, "heart", "b", "first")
     stranger = published(catalog, "spleen", "b", "foreign")
-    found = learned_cases(catalog, [stranger], nothing)
+    found = learned_cases(catalog, [stranger])
     assert found == {"heart": {"first"}, "spleen": {"foreign"}}
 
 
-def test_what_a_domain_began_with_counts(catalog: Catalog) -> None:
+def test_what_a_domain_began_with_counts(catalog: Catalog, tmp_path: Path) -> None:
     published(catalog, "heart", "b", "first")
-    warm = published(catalog, "heart", "c", "warm")
-    starts = {"run-warm": ["heart:1"]}
-    found = learned_cases(catalog, [warm], lambda run: starts.get(run.id, ()))
-    assert found == {"heart": {"first", "warm"}}
+    request = Request(
+        domains=("heart",), recipe=Recipe.load("default"), starts={"heart": "heart:1"}
+    )
+    (tmp_path / REQUEST_FILE).write_text(request.model_dump_json())
+    warm = published(catalog, "heart", "c", "warm", directory=tmp_path)
+    assert learned_cases(catalog, [warm]) == {"heart": {"first", "warm"}}

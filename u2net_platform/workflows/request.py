@@ -1,0 +1,71 @@
+"""What a training run is asked to do; kept in its folder, so that it can go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from u2net_platform.catalog.records import RunRecord
+from u2net_platform.model.topology import ArchitectureName
+from u2net_platform.training.recipe import Recipe
+
+REQUEST_FILE = "run.json"
+
+
+class Request(BaseModel):
+    """All that decides a run beside its data.
+
+    mode: `universal` shares pointwise weights; `shared` shares everything but stems and heads;
+        `independent` is `shared` with one domain. Source: paper, section 3.
+    base: the version whose backbone it starts from, as `heart:3`.
+    frozen: the base's backbone stays as it is. Else all goes on, and makes a new backbone.
+    warm_start: what a new domain on a frozen backbone begins with: `none`, a version's adapter as
+        `heart:3`, or `auto`, which takes that of the nearest domain on the backbone.
+    starts: of a domain, the version whose own weights it begins with, as far as they fit; found
+        when the run starts.
+    learned: of a domain, the cases that those weights and the backbone have learned from; found
+        then too. They are tested no more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domains: tuple[str, ...] = Field(min_length=1)
+    recipe: Recipe
+    mode: Literal["universal", "shared", "independent"] = "universal"
+    architecture: ArchitectureName = "lean"
+    base: str | None = None
+    frozen: bool = True
+    warm_start: str = "none"
+    starts: dict[str, str] = {}
+    learned: dict[str, tuple[str, ...]] = {}
+    seed: int = Field(default=0, ge=0)
+    fold: int | None = 0
+    device: str = "auto"
+    workers: int = Field(default=1, ge=0)
+    minutes: float | None = Field(default=None, gt=0)
+    plans: dict[str, str] = {}
+    mlflow_run_id: str | None = None
+
+    @model_validator(mode="after")
+    def _domains_fit_the_mode(self) -> Self:
+        if len(set(self.domains)) < len(self.domains):
+            raise ValueError("a domain is named twice")
+        if len(self.domains) > 1 and (self.mode == "independent" or self.adapts):
+            raise ValueError("an independent or adapted run has one domain")
+        return self
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it trains a new domain on a frozen backbone."""
+        return self.base is not None and self.frozen
+
+
+def request_of(run: RunRecord) -> Request | None:
+    """What a run was asked to do; None where its folder is gone, or of another release."""
+    try:
+        text = (Path(run.directory) / REQUEST_FILE).read_text("utf-8")
+        return Request.model_validate_json(text)
+    except (FileNotFoundError, ValidationError):
+        return None
