@@ -137,8 +137,7 @@ def _our_loop(
             self.times.append(time.perf_counter())
             self.working.append(step.seconds)
 
-    # In full from the first step on, as later steps of a run have it.
-    recipe = Recipe.load("default", ["augmentation.full_after=0"], cycles=10 * (AHEAD + steps))
+    recipe = Recipe.load("default", cycles=10 * (AHEAD + steps))
     owners = frozenset({"backbone", *domains})
     options = Options(seed=0, device=CPU, workers=1, owners=owners)
     folder.mkdir()

@@ -25,11 +25,7 @@ ELASTIC_SIGMA = (10.0, 13.0)
 
 
 class AugmentationRates(BaseModel):
-    """How often a patch is changed in each way. Source: the paper's published code.
-
-    full_after: how often a case is seen, in the mean, before these rates hold. Until then the share
-    of patches that may be changed grows evenly from none: what is new is learned faster as it is.
-    """
+    """How often a patch is changed in each way. Source: the paper's published code."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,11 +33,6 @@ class AugmentationRates(BaseModel):
     rotation: Probability = 0.3
     scaling: Probability = 0.5
     mirroring: Probability = 0.15
-    full_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-
-    def share(self, seen: float) -> float:
-        """Of the patches that may be changed, once every case was seen so often."""
-        return min(1.0, seen / self.full_after) if self.full_after else 1.0
 
 
 class Augmenter:
@@ -53,7 +44,6 @@ class Augmenter:
 
     def __init__(self, spec: Augmentation, rates: AugmentationRates, patch_zyx: Shape) -> None:
         z, y, x = (ceil(side * max(1.0, spec.scaling[1])) for side in patch_zyx)
-        self.rates = rates
         self.patch_zyx = patch_zyx
         self.source_zyx: Shape = (z, y, x)
         transforms: list[AbstractTransform] = [_spatial(spec, rates, patch_zyx)]

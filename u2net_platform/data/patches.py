@@ -7,7 +7,6 @@ see the same batches, and a domain sees the same whether others train beside it 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -23,8 +22,6 @@ from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.data.workers import belong_to_parent
 from u2net_platform.domains.spec import DomainSpec
-
-WARM_UP_CYCLES = 10
 
 Shape = tuple[int, int, int]
 Element = TypeVar("Element", bound=np.generic)
@@ -64,21 +61,16 @@ class PatchSource:
             for row, case in zip(self._hidden, cases, strict=True):
                 row[list(spec.hidden_classes(case.id))] = True
 
-    def batch(
-        self, rng: np.random.Generator, before: float = math.inf
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, labels and hidden classes, as a `Batch` has them, after so many `before` it."""
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, labels and hidden classes, as a `Batch` has them."""
         on_foreground = -(-self.batch_size // 3)
-        share = self.augmenter.rates.share(before * self.batch_size / len(self._cases))
-        patches = [
-            self._patch(rng, index < on_foreground, share) for index in range(self.batch_size)
-        ]
+        patches = [self._patch(rng, index < on_foreground) for index in range(self.batch_size)]
         images, labels, chosen = zip(*patches, strict=True)
         hidden = None if self._hidden is None else self._hidden[list(chosen)]
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), hidden
 
     def _patch(
-        self, rng: np.random.Generator, on_foreground: bool, share: float
+        self, rng: np.random.Generator, on_foreground: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], int]:
         chosen = int(rng.integers(len(self._cases)))
         image, labels, foreground = self._cases[chosen]
@@ -87,8 +79,6 @@ class PatchSource:
         if on_foreground and foreground:
             voxels = foreground[rng.choice(sorted(foreground))]
             centre = _within(voxels[rng.integers(len(voxels))], labels.shape, patch)
-        if share < 1 and rng.random() >= share:
-            return cut(image, centre, patch), cut(labels, centre, patch), chosen
         source = self.augmenter.source_zyx
         changed = self.augmenter(
             cut(image, centre, source), cut(labels, centre, source), int(rng.integers(2**32))
@@ -150,24 +140,19 @@ class PatchStream(Dataset[Batch]):
         self.weights = weights
 
     def __getitem__(self, step: int) -> Batch:
-        domain, turn, before = self._turn(step)
-        if step < WARM_UP_CYCLES * len(self.sources):
-            before = math.inf  # as costly as the last: the length of a run is told from them
+        domain, turn = self._turn(step)
         name = int.from_bytes(hashlib.sha256(domain.encode()).digest()[:8], "big")
         rng = np.random.default_rng([self.seed, name, turn])
-        return Batch(domain, *self.sources[domain].batch(rng, before))
+        return Batch(domain, *self.sources[domain].batch(rng))
 
-    def _turn(self, step: int) -> tuple[str, int, float]:
-        """The domain of a step, a number that no other step of this domain has, and how many were
-        before it, in the mean."""
+    def _turn(self, step: int) -> tuple[str, int]:
+        """The domain of a step, and a number that no other step of this domain has."""
         names = list(self.sources)
         if self.weights is None:
-            turn = step // len(names)
-            return names[step % len(names)], turn, turn
+            return names[step % len(names)], step // len(names)
         shares = np.array([self.weights[name] for name in names])
-        shares /= shares.sum()
-        drawn = np.random.default_rng([self.seed, step]).choice(len(names), p=shares)
-        return names[drawn], step, step * float(shares[drawn])
+        rng = np.random.default_rng([self.seed, step])
+        return names[rng.choice(len(names), p=shares / shares.sum())], step
 
     def from_step(self, step: int, workers: int) -> Iterator[Batch]:
         """Endless batches from a step on; with workers, made ahead of time in other processes."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from u2net_platform.data.patches import WARM_UP_CYCLES
 from u2net_platform.training.recipe import Recipe
 
+WARM_UP_CYCLES = 10
 POWER = 0.9
 EPOCH_STEPS = 250  # paper, section 3
 PATIENCE_EPOCHS = 30

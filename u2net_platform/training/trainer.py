@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from u2net_platform.data.augmentation import Augmenter
-from u2net_platform.data.patches import WARM_UP_CYCLES, Batch, PatchSource, PatchStream
+from u2net_platform.data.patches import Batch, PatchSource, PatchStream
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.domains.plugin import DomainPlugin
@@ -41,7 +41,7 @@ from u2net_platform.training.checkpoint import (
     without_prefix,
 )
 from u2net_platform.training.recipe import Recipe
-from u2net_platform.training.schedule import schedule_of
+from u2net_platform.training.schedule import WARM_UP_CYCLES, schedule_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 90.0

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
 import pytest
@@ -147,23 +146,6 @@ def test_random_patches_reach_every_border_and_nothing_beyond(case: PreparedCase
     voxels = np.stack(np.unravel_index(images.numpy().astype(int) - 1, (12, 20, 24)))
     assert voxels.reshape(3, -1).min(axis=1).tolist() == [0, 0, 0]
     assert voxels.reshape(3, -1).max(axis=1).tolist() == [11, 19, 23]
-
-
-@pytest.mark.parametrize("weights", [None, {"a": 1.0, "b": 3.0}])
-def test_patches_are_changed_the_more_the_more_often_cases_were_seen(
-    weights: dict[str, float] | None, case: PreparedCase
-) -> None:
-    # One case, two of it in a batch: all rates hold after 200 batches of a domain.
-    rates = AugmentationRates(elastic=0, rotation=0, scaling=1, mirroring=0, full_after=400)
-    eased = PatchStream(dict.fromkeys("ab", source(case, rates=rates)), 0, weights)
-    images = [batch.images for step in range(520) if (batch := eased[step]).domain == "b"]
-    # Scaling by interpolation leaves no intensity as it was, and a cut alone leaves all.
-    changed = [(one != one.round()).flatten(1).any(1).float().mean().item() for one in images]
-    cycles = [eased[step].images for step in range(20)]  # the length of a run is told from ten
-    assert all((one != one.round()).flatten(1).any(1).all() for one in cycles)
-    assert fmean(changed[16:46]) < 0.35
-    assert 0.3 < fmean(changed[85:115]) < 0.7
-    assert fmean(changed[220:]) == 1
 
 
 def test_image_and_labels_are_cut_at_the_same_place(case: PreparedCase) -> None:
