@@ -65,8 +65,9 @@ def split_cases(
     rest = len(order) - len(tested)
     watch = max(1, rest // 10) if rest >= 5 else 0
     watched = {*[name for name in unseen if name not in tested][:watch]}
+    apart = tested | watched
     return Split(
-        training=tuple(name for name in order if name not in tested | watched),
+        training=tuple(name for name in order if name not in apart),
         validation=tuple(name for name in order if name in watched),
         test=tuple(name for name in order if name in tested),
     )
