@@ -8,13 +8,13 @@ kernel, over slices that are free views in the channels-last layout.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from u2net_platform.model.device import in_triton
 
 Triple = tuple[int, int, int]
 
@@ -32,26 +32,20 @@ def channelwise_conv3d(x: Tensor, weight: Tensor, stride_zyx: Triple = (1, 1, 1)
     """
     if x.dim() != 5:
         raise ValueError(f"expected b c z y x, got {tuple(x.shape)}")
-    function = _function(x.device.type)
-    small = x.device.type == "cpu" and stride_zyx != (1, 1, 1) and x.numel() < FEW_VALUES
-    if function is None or small or (x.is_cuda and x.dtype == torch.double):
-        return F.conv3d(x, weight, stride=stride_zyx, padding=_same(weight), groups=x.shape[1])
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    result: Tensor = function.apply(x, weight, stride_zyx)
-    return result
-
-
-@cache
-def _function(device: str) -> Any:
-    """The autograd function for a kind of device; None where torch's own is the only one."""
-    if device == "cpu":
-        return _Channelwise
-    if device == "cuda" and find_spec("triton"):
+    result: Tensor
+    strided = stride_zyx != (1, 1, 1)
+    if x.device.type == "cpu" and not (strided and x.numel() < FEW_VALUES):
+        result = _Channelwise.apply(x, weight, stride_zyx)  # type: ignore[no-untyped-call]
+    elif in_triton(x) and not strided:
         from u2net_platform.model.channelwise_cuda import Channelwise
 
-        return Channelwise
-    return None
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        result = Channelwise.apply(x, weight)  # type: ignore[no-untyped-call]
+    else:
+        padding = _same(weight)
+        result = F.conv3d(x, weight, stride=stride_zyx, padding=padding, groups=x.shape[1])
+    return result
 
 
 class _Channelwise(torch.autograd.Function):

@@ -1,7 +1,8 @@
-"""The channel-wise convolution and both its gradients as Triton kernels, for CUDA.
+"""The channel-wise convolution of stride 1 and both its gradients as Triton kernels, for CUDA.
 
-Volumes lie channels-last, so that neighbouring threads read neighbouring channels. Sums are in
-float32 whatever the volumes are in. No kernel adds atomically: results are the same in every run.
+Volumes lie in torch's default layout. A program walks through the planes of one channel, and reads
+each but once for all the planes that it adds to. Sums are in float32 whatever the volumes are in.
+No kernel adds atomically: results are the same in every run.
 """
 
 from __future__ import annotations
@@ -13,139 +14,134 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-Triple = tuple[int, int, int]
-
-VOXELS, CHANNELS = 32, 32  # that one program computes at once, or all channels where they are fewer
-GRADIENT_VOXELS, GRADIENT_CHANNELS = 4, 16  # of the gradient of the weight, which has taps besides
-PROGRAMS = 1024  # that the gradient of the weight is divided among
+VOXELS, GRADIENT_VOXELS = 512, 128  # of a plane, that one program computes at once
+PLANES, GRADIENT_PLANES = 8, 16  # that one program walks through
+WARP = 32
 
 
 class Channelwise(torch.autograd.Function):
     """x: b c z y x, float32, bfloat16 or float16, as the result is. weight: c 1 kz ky kx."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride_zyx: Triple) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x = x.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.stride_zyx = stride_zyx
-        sides = [-(-side // step) for side, step in zip(x.shape[2:], stride_zyx, strict=True)]
-        return _gather(x, weight, sides, up=stride_zyx)
+        return _convolved(x, weight)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+        gradient = gradient.contiguous()
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            flipped = weight.flip(2, 3, 4)
-            of_x = _gather(gradient, flipped, list(x.shape[2:]), down=ctx.stride_zyx)
+            of_x = _convolved(gradient, weight.flip(2, 3, 4))
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(x, gradient, weight, ctx.stride_zyx)
-        return of_x, of_weight, None
+            of_weight = _weight_gradient(x, gradient, weight)
+        return of_x, of_weight
 
 
-def _gather(
-    x: Tensor,
-    weight: Tensor,
-    sides_zyx: list[int],
-    up: Triple = (1, 1, 1),
-    down: Triple = (1, 1, 1),
-) -> Tensor:
-    """Voxel o of the result sums w[k] x[(o up + k - K // 2) / down] where that is a voxel.
-
-    `up` is the stride of a convolution; with the flipped kernel, `down` is that of its gradient.
-    """
-    b, c = x.shape[:2]
-    out = torch.empty(
-        (b, c, *sides_zyx), dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d
-    )
-    voxels, channels = out[:, 0].numel(), min(CHANNELS, triton.next_power_of_2(c))
-    grid = (triton.cdiv(voxels, VOXELS), triton.cdiv(c, channels))
-    _gather_kernel[grid](
-        x, _by_tap(weight), out, voxels, c, *x.shape[2:], *sides_zyx,
-        *up, *down, *weight.shape[2:], VOXELS, channels,
+def _convolved(x: Tensor, weight: Tensor) -> Tensor:
+    b, c, z, y, w = x.shape
+    out = torch.empty_like(x)
+    voxels = min(VOXELS, triton.next_power_of_2(y * w))
+    grid = (triton.cdiv(y * w, voxels), triton.cdiv(z, PLANES), b * c)
+    _convolve_kernel[grid](
+        x, weight.contiguous(), out, c, z, y, w, *weight.shape[2:], PLANES, voxels,
+        num_warps=_warps(voxels),
     )  # fmt: skip
     return out
 
 
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride_zyx: Triple) -> Tensor:
-    c, taps = len(weight), weight[0].numel()
-    voxels = gradient[:, 0].numel()
-    programs = min(PROGRAMS, triton.cdiv(voxels, GRADIENT_VOXELS))
-    each = triton.cdiv(triton.cdiv(voxels, programs), GRADIENT_VOXELS) * GRADIENT_VOXELS
-    padded = triton.next_power_of_2(taps)
-    parts = torch.empty((programs, padded, c), dtype=torch.float32, device=x.device)
-    channels = min(GRADIENT_CHANNELS, triton.next_power_of_2(c))
-    _weight_gradient_kernel[(programs, triton.cdiv(c, channels))](
-        x, gradient, parts, voxels, c, each, *x.shape[2:], *gradient.shape[2:],
-        *stride_zyx, *weight.shape[2:], padded, GRADIENT_VOXELS, channels,
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+    b, c, z, y, w = x.shape
+    kz, ky, kx = weight.shape[2:]
+    voxels = min(GRADIENT_VOXELS, triton.next_power_of_2(y * w))
+    grid = (triton.cdiv(y * w, voxels), triton.cdiv(z, GRADIENT_PLANES), b * c)
+    taps = triton.next_power_of_2(ky * kx)
+    parts = torch.empty((grid[0], grid[1], b, c, kz, taps), dtype=torch.float32, device=x.device)
+    _weight_gradient_kernel[grid](
+        x, gradient, parts, z, y, w, kz, ky, kx, taps, GRADIENT_PLANES, voxels,
+        num_warps=_warps(voxels),
     )  # fmt: skip
-    return parts.sum(0)[:taps].T.reshape(weight.shape).to(weight.dtype)
+    return parts.sum((0, 1, 2))[..., : ky * kx].reshape(weight.shape).to(weight.dtype)
 
 
-def _by_tap(weight: Tensor) -> Tensor:
-    """c 1 kz ky kx as taps c, contiguous."""
-    return weight.flatten(1).T.contiguous()
+def _warps(voxels: int) -> int:
+    return max(1, min(4, voxels // WARP))
 
 
-@triton.jit
-def _gather_kernel(
-    x, weight, out, voxels, c, iz, iy, ix, oz, oy, ox,
-    UZ: tl.constexpr, UY: tl.constexpr, UX: tl.constexpr,
-    DZ: tl.constexpr, DY: tl.constexpr, DX: tl.constexpr,
+@triton.jit(do_not_specialize=["c", "sz", "sy", "sx"])
+def _convolve_kernel(
+    x, weight, out, c, sz, sy, sx,
     KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
-    VOXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    PLANES: tl.constexpr, VOXELS: tl.constexpr,
 ):  # fmt: skip
-    voxel = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS)
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    is_voxel, is_channel = voxel < voxels, channel < c
-    batch = voxel // (oz * oy * ox)
-    z0 = voxel // (oy * ox) % oz * UZ - KZ // 2
-    y0 = voxel // ox % oy * UY - KY // 2
-    x0 = voxel % ox * UX - KX // 2
-    total = tl.zeros((VOXELS, CHANNELS), tl.float32)
-    for tap in tl.static_range(KZ * KY * KX):
-        z, y, u = z0 + tap // (KY * KX), y0 + tap // KX % KY, x0 + tap % KX
-        inside = is_voxel & (z >= 0) & (y >= 0) & (u >= 0)
-        inside &= (z % DZ == 0) & (y % DY == 0) & (u % DX == 0)
-        z, y, u = z // DZ, y // DY, u // DX
-        inside &= (z < iz) & (y < iy) & (u < ix)
-        place = (((batch * iz + z) * iy + y) * ix + u).to(tl.int64) * c
-        at = place[:, None] + channel[None, :]
-        value = tl.load(x + at, mask=inside[:, None] & is_channel[None, :], other=0.0)
-        factor = tl.load(weight + tap * c + channel, mask=is_channel, other=0.0)
-        total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
-    at = voxel.to(tl.int64)[:, None] * c + channel[None, :]
-    mask = is_voxel[:, None] & is_channel[None, :]
-    tl.store(out + at, total.to(out.dtype.element_ty), mask=mask)
+    place = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS)
+    first = tl.program_id(1) * PLANES
+    volume = tl.program_id(2)
+    plane = sy * sx
+    y, u = place // sx, place % sx
+    x += volume.to(tl.int64) * sz * plane
+    out += volume.to(tl.int64) * sz * plane
+    weight += volume % c * (KZ * KY * KX)
+    before = tl.zeros((VOXELS,), tl.float32)  # the sums of plane z - 1,
+    here = tl.zeros((VOXELS,), tl.float32)  # of plane z,
+    for z in range(first - KZ // 2, first + PLANES + KZ // 2):
+        after = tl.zeros((VOXELS,), tl.float32)  # and of plane z + 1
+        is_plane = (z >= 0) & (z < sz)
+        for tap in tl.static_range(KY * KX):
+            dy = tap // KX - KY // 2
+            dx = tap % KX - KX // 2
+            inside = is_plane & (y + dy >= 0) & (y + dy < sy) & (u + dx >= 0) & (u + dx < sx)
+            at = z * plane + place + dy * sx + dx
+            value = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+            if KZ == 3:
+                after += value * tl.load(weight + tap).to(tl.float32)
+                here += value * tl.load(weight + KY * KX + tap).to(tl.float32)
+                before += value * tl.load(weight + 2 * KY * KX + tap).to(tl.float32)
+            else:
+                before += value * tl.load(weight + tap).to(tl.float32)
+        done = z - KZ // 2
+        mask = (place < plane) & (done >= first) & (done < sz)
+        tl.store(out + done * plane + place, before.to(out.dtype.element_ty), mask=mask)
+        before = here
+        here = after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sz", "sy", "sx"])
 def _weight_gradient_kernel(
-    x, gradient, parts, voxels, c, each, iz, iy, ix, oz, oy, ox,
-    SZ: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
+    x, gradient, parts, sz, sy, sx,
     KZ: tl.constexpr, KY: tl.constexpr, KX: tl.constexpr,
-    TAPS: tl.constexpr, VOXELS: tl.constexpr, CHANNELS: tl.constexpr,
+    TAPS: tl.constexpr, PLANES: tl.constexpr, VOXELS: tl.constexpr,
 ):  # fmt: skip
-    channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    is_channel = channel < c
+    place = tl.program_id(0) * VOXELS + tl.arange(0, VOXELS)
+    first = tl.program_id(1) * PLANES
+    volume = tl.program_id(2)
+    plane = sy * sx
+    is_voxel = place < plane
+    x += volume.to(tl.int64) * sz * plane
+    gradient += volume.to(tl.int64) * sz * plane
     tap = tl.arange(0, TAPS)
-    kz, ky, kx = tap // (KY * KX) - KZ // 2, tap // KX % KY - KY // 2, tap % KX - KX // 2
-    total = tl.zeros((VOXELS, TAPS, CHANNELS), tl.float32)
-    for start in range(0, each, VOXELS):
-        voxel = tl.program_id(0) * each + start + tl.arange(0, VOXELS)
-        is_voxel = voxel < voxels
-        z = (voxel // (oy * ox) % oz * SZ)[:, None] + kz[None, :]
-        y = (voxel // ox % oy * SY)[:, None] + ky[None, :]
-        u = (voxel % ox * SX)[:, None] + kx[None, :]
-        inside = is_voxel[:, None] & (tap < KZ * KY * KX)[None, :]
-        inside &= (z >= 0) & (y >= 0) & (u >= 0) & (z < iz) & (y < iy) & (u < ix)
-        batch = voxel // (oz * oy * ox)
-        place = (((batch[:, None] * iz + z) * iy + y) * ix + u).to(tl.int64) * c
-        mask = inside[:, :, None] & is_channel[None, None, :]
-        value = tl.load(x + place[:, :, None] + channel[None, None, :], mask=mask, other=0.0)
-        at = voxel.to(tl.int64)[:, None] * c + channel[None, :]
-        above = tl.load(gradient + at, mask=is_voxel[:, None] & is_channel[None, :], other=0.0)
-        total += value.to(tl.float32) * above.to(tl.float32)[:, None, :]
-    at = (tl.program_id(0) * TAPS + tap).to(tl.int64)[:, None] * c + channel[None, :]
-    tl.store(parts + at, tl.sum(total, 0), mask=is_channel[None, :])
+    dy, dx = tap // KX - KY // 2, tap % KX - KX // 2
+    y = (place // sx)[None, :] + dy[:, None]
+    u = (place % sx)[None, :] + dx[:, None]
+    inside = (tap < KY * KX)[:, None] & (y >= 0) & (y < sy) & (u >= 0) & (u < sx)
+    shifted = place[None, :] + (dy * sx + dx)[:, None]
+    sums = tl.zeros((TAPS, VOXELS), tl.float32)  # of the kernel's middle plane,
+    sums_first = tl.zeros((TAPS, VOXELS), tl.float32)  # of its first, and of its last
+    sums_last = tl.zeros((TAPS, VOXELS), tl.float32)
+    for z in range(first, min(first + PLANES, sz)):
+        value = tl.load(x + z * plane + shifted, mask=inside, other=0.0).to(tl.float32)
+        above = gradient + z * plane + place
+        sums += value * tl.load(above, mask=is_voxel, other=0.0).to(tl.float32)[None, :]
+        if KZ == 3:
+            after = tl.load(above + plane, mask=is_voxel & (z + 1 < sz), other=0.0)
+            before = tl.load(above - plane, mask=is_voxel & (z > 0), other=0.0)
+            sums_first += value * after.to(tl.float32)[None, :]
+            sums_last += value * before.to(tl.float32)[None, :]
+    row = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(2) + volume
+    at = parts + row.to(tl.int64) * KZ * TAPS + tap
+    tl.store(at + KZ // 2 * TAPS, tl.sum(sums, 1))
+    if KZ == 3:
+        tl.store(at, tl.sum(sums_first, 1))
+        tl.store(at + 2 * TAPS, tl.sum(sums_last, 1))

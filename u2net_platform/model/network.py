@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.model.channelwise import Triple, channelwise_conv3d
+from u2net_platform.model.device import laid_out
 from u2net_platform.model.norm import SLOPE, NormActivation
 from u2net_platform.model.partition import BACKBONE, owned_by
 from u2net_platform.model.topology import LEVELS, Architecture, Topology, Unit, units
@@ -35,7 +36,8 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(c_out)) if bias else None
 
     def forward(self, x: Tensor, stride_zyx: Triple = (1, 1, 1)) -> Tensor:
-        if len(x) == 1 and self.weight[0, 0].numel() == 1 and stride_zyx == (1, 1, 1):
+        pointwise = self.weight[0, 0].numel() == 1 and stride_zyx == (1, 1, 1)
+        if pointwise and len(x) == 1 and x.device.type == "cpu":
             # For one small volume torch has a slow kernel, which also leaves channels-last.
             product = F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias)
             return product.movedim(-1, 1)
@@ -206,7 +208,7 @@ class UniversalUNet(nn.Module):
 
     def _logits(self, x: Tensor, domain: Domain) -> Tensor:
         # One channel lies the same in both layouts, and the default one would spread from there.
-        x = domain.stem_norm(_channels_last(domain.stem(x)))
+        x = domain.stem_norm(laid_out(domain.stem(x)))
         skips = []
         for level in range(LEVELS):
             inner = self._unit(f"encoder{level}_a", x, domain)
@@ -242,7 +244,7 @@ class UniversalUNet(nn.Module):
                 )
         assert logits is not None
         if logits.requires_grad:  # losses may give it another layout, which would spread from there
-            logits.register_hook(_channels_last)  # type: ignore[no-untyped-call]
+            logits.register_hook(laid_out)  # type: ignore[no-untyped-call]
         return logits
 
     def _enlarged(self, x: Tensor, skip: Tensor, level: int, domain: Domain) -> Tensor:
@@ -252,16 +254,13 @@ class UniversalUNet(nn.Module):
         return self._unit(f"up{level}", _enlarge(x, skip, stride), domain)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d)
-
-
 def _enlarge(x: Tensor, like: Tensor, stride_zyx: Triple) -> Tensor:
     """Nearest up-sampling by the stride, cut to a finer volume whose sides may be odd."""
     if stride_zyx == (1, 1, 1):
         return x
     scale = [float(side) for side in stride_zyx]
-    x = F.interpolate(x, scale_factor=scale, mode="nearest")
+    with torch.autocast(x.device.type, enabled=False):  # copies, which need not be float32
+        x = F.interpolate(x, scale_factor=scale, mode="nearest")
     z, y, w = like.shape[2:]
     # A cut costs a copy of its gradient, in the default layout.
     return x if x.shape[2:] == like.shape[2:] else x[:, :, :z, :y, :w]

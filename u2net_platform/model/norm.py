@@ -3,8 +3,7 @@
 torch's own instance norm copies a channels-last volume into the default layout and back. Its group
 norm of one channel a group does not on the CPU, but has a slow gradient there; the gradient of its
 batch norm is fast, and that of an instance norm is the same, one volume at a time. A volume then
-stays in the cache from the activation's gradient to the norm's. On CUDA the group norm copies too,
-and the batch norm does not.
+stays in the cache from the activation's gradient to the norm's. On CUDA it is Triton's, see there.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from u2net_platform.model.device import in_triton
 
 EPSILON = 1e-5
 SLOPE = 0.01
@@ -32,13 +33,18 @@ class NormActivation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_contiguous(memory_format=torch.channels_last_3d):
-            x = F.group_norm(x, x.shape[1], self.weight, self.bias, EPSILON)
-            return F.leaky_relu_(x, SLOPE)
-        if x.device.type == "cpu":
-            result: Tensor = _NormActivation.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
-            return result
-        return F.leaky_relu_(one_by_one(x, self.weight, self.bias)[0], SLOPE)
+        result: Tensor
+        if in_triton(x):
+            from u2net_platform.model import norm_cuda
+
+            own = (self.weight, self.bias)
+            result = norm_cuda.NormActivation.apply(x, *own, EPSILON, SLOPE)  # type: ignore[no-untyped-call]
+        elif x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last_3d):
+            result = _NormActivation.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        else:
+            result = F.group_norm(x, x.shape[1], self.weight, self.bias, EPSILON)
+            result = F.leaky_relu_(result, SLOPE)
+        return result
 
 
 def one_by_one(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:

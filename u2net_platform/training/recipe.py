@@ -27,7 +27,7 @@ class Recipe(BaseModel):
     which the plan derives patch and batch size.
     temperature: None gives one batch of each domain in turn; with T, the domain of each step is
     drawn with probability proportional to (its training cases) ** (1 / T).
-    precision, compiled: see `training/acceleration.py`; the CPU ignores them and says so.
+    precision: bfloat16 takes effect on a GPU alone; elsewhere the run says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +44,6 @@ class Recipe(BaseModel):
     batch_voxels: Annotated[int, Field(ge=1024)]
     temperature: Positive | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
-    compiled: bool = False
     augmentation: AugmentationRates = AugmentationRates()
 
     @classmethod

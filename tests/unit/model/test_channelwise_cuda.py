@@ -13,7 +13,6 @@ from u2net_platform.model.channelwise import Triple
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-STRIDES = [(1, 1, 1), (2, 2, 2), (1, 2, 2), (2, 1, 2)]
 KERNELS = [(3, 3, 3), (1, 3, 3), (3, 1, 3), (1, 1, 1)]
 
 
@@ -30,18 +29,16 @@ def volumes(
     random = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=random).to(DEVICE, dtype)
     weight = torch.randn(shape[1], 1, *kernel, generator=random).to(DEVICE)
-    return x.to(memory_format=torch.channels_last_3d), weight, random
+    return x, weight, random
 
 
-@pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 17, 1, 3, 4)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 17, 1, 3, 4), (1, 2, 19, 24, 23)])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
 def test_value_and_gradients_are_those_of_torch(
     convolve: Any,
     shape: tuple[int, ...],
     kernel: Triple,
-    stride: Triple,
     dtype: torch.dtype,
     error: float,
 ) -> None:
@@ -49,10 +46,10 @@ def test_value_and_gradients_are_those_of_torch(
     ours = [x.requires_grad_(), weight.requires_grad_()]
     theirs = [tensor.detach().double().requires_grad_() for tensor in ours]
     padding = [side // 2 for side in kernel]
-    found = convolve(*ours, stride)
-    expected = F.conv3d(*theirs, stride=stride, padding=padding, groups=shape[1])
+    found = convolve(*ours)
+    expected = F.conv3d(*theirs, padding=padding, groups=shape[1])
     assert found.dtype == dtype
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert found.is_contiguous()
     assert torch.allclose(found.double(), expected, rtol=error, atol=error)
     above = torch.randn(expected.shape, generator=random).to(DEVICE, dtype)
     for gradient, true in zip(
@@ -68,5 +65,5 @@ def test_the_same_volumes_give_the_same_bytes(convolve: Any) -> None:
     found = []
     for _ in range(2):
         ours = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-        found.append(torch.autograd.grad(convolve(*ours, (1, 1, 1)).square().sum(), ours))
+        found.append(torch.autograd.grad(convolve(*ours).square().sum(), ours))
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
