@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/accuracy.py DATA OUTPUT [--minutes 8] [--fold 0] [--arms ...]
 
 DATA is a folder with Task04_Hippocampus, Task02_Heart, Task25_Promise12 and Task21_HeadNeck. Each
-domain has the same minutes of this machine, on which nothing else should run, in every arm:
+domain has the same minutes of this machine, its GPU where it has one, on which nothing else should
+run, in every arm:
 
 - *universal*: one network of all, for as many times the minutes as there are domains;
 - *independent*: a dense network of its own for each (u2net train --mode independent);
@@ -42,6 +43,7 @@ from u2net_platform.data.splits import split_cases
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.imaging.volume import read_labels
+from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.export_nnunet import export_nnunet
 from u2net_platform.workflows.new_domain import write_plugin
@@ -53,7 +55,8 @@ NNUNET_RATE, NNUNET_POWER = 1e-2, 0.9
 def main() -> None:
     study = Study(**vars(_arguments()))
     study.plugins.mkdir(parents=True, exist_ok=True)
-    for domain, folder in FOLDERS.items():
+    for domain in study.domains:
+        folder = FOLDERS[domain]
         if domain not in BUNDLED and not (study.plugins / domain).exists():
             write_plugin(domain, open_dataset(study.data / folder), study.plugins)
         study.u2net("domain", "add", domain, "--data", study.data / folder)
@@ -71,6 +74,7 @@ class Study:
     fold: int
     seed: int
     arms: tuple[str, ...]
+    domains: tuple[str, ...]
     options: str
 
     @property
@@ -123,22 +127,23 @@ Scores = Iterator[tuple[str, dict[str, float]]]
 
 
 def _universal(study: Study) -> Scores:
-    yield from map(study.dice, study.train("universal", *FOLDERS))
+    yield from map(study.dice, study.train("universal", *study.domains))
 
 
 def _independent(study: Study) -> Scores:
-    for name in FOLDERS:
+    for name in study.domains:
         yield from map(study.dice, study.train("independent", name))
 
 
 def _new(study: Study) -> Scores:
-    for name in FOLDERS:
-        base, *_ = study.train("universal", *(other for other in FOLDERS if other != name))
+    for name in study.domains:
+        others = (other for other in study.domains if other != name)
+        base, *_ = study.train("universal", *others)
         yield from map(study.dice, study.train("universal", name, base=base))
 
 
 def _nnunet(study: Study) -> Scores:
-    for number, name in enumerate(FOLDERS, start=900):
+    for number, name in enumerate(study.domains, start=900):
         found = once(
             study.output / f"nnunet-{name}-{study.fold}.json",
             lambda name=name, number=number: _in_a_process(study, name, number),  # type: ignore[misc]
@@ -155,18 +160,17 @@ def _in_a_process(study: Study, name: str, number: int) -> dict[str, float]:
 def _train_nnunet(study: Study, name: str, number: int) -> dict[str, float]:
     """In a process of its own, as nnU-Net reads its folders when it is imported."""
     root = study.output / f"nnunet-{study.fold}"
+    processes = max(1, len(os.sched_getaffinity(0)) - 1)
+    os.environ.setdefault("nnUNet_n_proc_DA", str(processes))
     os.environ |= {
         "nnUNet_raw": str(root / "raw"),
         "nnUNet_preprocessed": str(root / "preprocessed"),
         "nnUNet_results": str(root / "results"),
-        "nnUNet_n_proc_DA": "1",
         "nnUNet_compile": "f",
-        "LOKY_MAX_CPU_COUNT": "2",
     }
     from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet  # noqa: PLC0415
 
-    place = None if name in BUNDLED else study.plugins
-    plugin = find_plugin(name, Settings(), place).plugin
+    plugin = find_plugin(name, Settings(plugins=study.plugins)).plugin
     assert plugin is not None
     dataset = open_dataset(study.data / FOLDERS[name])
     cases = {case.id: case for case in dataset.training if case.label is not None}
@@ -177,9 +181,9 @@ def _train_nnunet(study: Study, name: str, number: int) -> dict[str, float]:
     if not raw.exists():
         some = replace(dataset, training=chosen["training"], test=chosen["test"])
         export_nnunet(plugin, some, root / "raw", number, lambda _: None)
-    nnunet.extract_fingerprints([number], num_processes=2)
+    nnunet.extract_fingerprints([number], num_processes=processes)
     nnunet.plan_experiments([number])
-    nnunet.preprocess([number], configurations=("3d_fullres",), num_processes=(2,))
+    nnunet.preprocess([number], configurations=("3d_fullres",), num_processes=(processes,))
     preprocessed = root / "preprocessed" / raw.name
     folds = [{"train": list(split.training), "val": list(split.validation)}]
     (preprocessed / "splits_final.json").write_text(json.dumps(folds))
@@ -196,7 +200,7 @@ def _trained_nnunet(preprocessed: Path, minutes: float) -> Any:
     description = json.loads((preprocessed / "dataset.json").read_text("utf-8"))
     trainer = nnUNetTrainer(
         plans | {"continue_training": False}, "3d_fullres", 0, description,
-        device=torch.device("cpu"),
+        device=choose_device("auto"),
     )  # fmt: skip
     trainer.on_train_start()
     trainer.on_train_epoch_start()
@@ -219,8 +223,8 @@ def _scored_nnunet(
     trainer.set_deep_supervision_enabled(False)
     predictor = nnUNetPredictor(
         use_mirroring=False,
-        perform_everything_on_device=False,
-        device=torch.device("cpu"),
+        perform_everything_on_device=trainer.device.type == "cuda",
+        device=trainer.device,
         allow_tqdm=False,
     )
     predictor.manual_initialization(
@@ -249,7 +253,7 @@ def _report(scores: dict[str, dict[str, dict[str, float]]], study: Study) -> Non
     means = {
         arm: {d: fmean(of.values()) for d, of in found.items()} for arm, found in scores.items()
     }
-    for domain in FOLDERS:
+    for domain in study.domains:
         cells = [f"{100 * found[domain]:.1f}" for found in means.values()]
         print(f"| {domain} | {' | '.join(cells)} |")
     cells = [f"{100 * fmean(found.values()):.1f}" for found in means.values()]
@@ -265,6 +269,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--domains", nargs="+", choices=tuple(FOLDERS), default=tuple(FOLDERS))
     parser.add_argument("--options", default="", help="more of `u2net train`, in one word")
     return parser.parse_args()
 
