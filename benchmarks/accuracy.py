@@ -25,6 +25,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -54,6 +55,8 @@ NNUNET_RATE, NNUNET_POWER = 1e-2, 0.9
 
 def main() -> None:
     study = Study(**vars(_arguments()))
+    if "new" in study.arms and len(study.domains) == 1:
+        sys.exit("The arm new takes two domains at least.")
     study.plugins.mkdir(parents=True, exist_ok=True)
     for domain in study.domains:
         folder = FOLDERS[domain]
@@ -143,7 +146,8 @@ def _new(study: Study) -> Scores:
 
 
 def _nnunet(study: Study) -> Scores:
-    for number, name in enumerate(study.domains, start=900):
+    for name in study.domains:
+        number = 900 + list(FOLDERS).index(name)
         found = once(
             study.output / f"nnunet-{name}-{study.fold}.json",
             lambda name=name, number=number: _in_a_process(study, name, number),  # type: ignore[misc]

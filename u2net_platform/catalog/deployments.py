@@ -15,7 +15,7 @@ from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
 from u2net_platform.catalog.records import EVERYTHING, DeploymentRecord, Page, Slot
 from u2net_platform.catalog.references import NAME
-from u2net_platform.catalog.tables import DeploymentRow, VersionRow
+from u2net_platform.catalog.tables import DeploymentRow, RunRow, VersionRow
 from u2net_platform.catalog.versions import find_version
 from u2net_platform.errors import InvalidSlot, NotEvaluated, NothingToRollBack, UnknownRecord
 
@@ -53,11 +53,7 @@ class Deployments:
             version = find_version(session, slot.domain, number)
             evaluated = "test" in version.metrics
             if not evaluated and not force:
-                raise NotEvaluated(
-                    f"{slot.domain}:{number} was never evaluated on its test cases",
-                    f"Evaluate it: u2net evaluate {slot.domain}:{number}; or deploy it as it is, "
-                    "marked: --force",
-                )
+                raise _not_evaluated(session, version)
             before = _newest(session, slot)
             if before is not None and before.version_id == version.id:
                 return _record(before)
@@ -188,6 +184,20 @@ def _require_names(slot: Slot, actor: str) -> None:
             f"Who deploys has a name of {len(actor)} characters",
             f"Name yourself with --by, in at most {LONGEST_ACTOR}.",
         )
+
+
+def _not_evaluated(session: Session, version: VersionRow) -> NotEvaluated:
+    reference = f"{version.domain}:{version.number}"
+    run = session.get(RunRow, version.run_id)
+    if run is not None and run.fold is None:
+        return NotEvaluated(
+            f"{reference} learned from every case, so none is left to test it on",
+            "Deploy it as it is, marked: --force",
+        )
+    return NotEvaluated(
+        f"{reference} was never evaluated on its test cases",
+        f"Evaluate it: u2net evaluate {reference}; or deploy it as it is, marked: --force",
+    )
 
 
 def _newest(session: Session, slot: Slot) -> DeploymentRow | None:

@@ -84,8 +84,9 @@ class RunOptions:
     seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto"
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that make batches ahead of time.")
-    ] = 1
+        int | None,
+        typer.Option(min=0, help="Processes that make batches; as many as suit the device."),
+    ] = None
 
     def load_recipe(self) -> Recipe:
         """Raises InvalidRecipe."""

@@ -23,6 +23,8 @@ from u2net_platform.data.store import PreparedCase
 from u2net_platform.data.workers import belong_to_parent
 from u2net_platform.domains.spec import DomainSpec
 
+BATCHES_AHEAD = 4  # of a few workers together; of many, one of each
+
 Shape = tuple[int, int, int]
 Element = TypeVar("Element", bound=np.generic)
 
@@ -162,10 +164,19 @@ class PatchStream(Dataset[Batch]):
                 batch_size=None,
                 sampler=_Counting(step),
                 num_workers=workers,
-                prefetch_factor=4 if workers else None,
+                prefetch_factor=_ahead_of_each(workers) if workers else None,
                 worker_init_fn=lambda _: belong_to_parent(),
             )
         )
+
+
+def batches_ahead(workers: int) -> int:
+    """How many batches may be ready before they are asked for."""
+    return workers * _ahead_of_each(workers)
+
+
+def _ahead_of_each(workers: int) -> int:
+    return max(1, BATCHES_AHEAD // max(1, workers))
 
 
 class _Counting:

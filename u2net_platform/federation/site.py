@@ -83,7 +83,7 @@ class SiteConfig(BaseModel):
 
     name: str = Field(pattern=SITE_NAME)
     device: str = "auto"
-    workers: int = Field(default=1, ge=0)
+    workers: int | None = Field(default=None, ge=0)
     plugins: Path | None = None
     coordinator: str | None = None
     privacy: PrivacyRules = PrivacyRules()

@@ -47,7 +47,6 @@ def init_site(
     lines = [
         f"name = {json.dumps(name)}",
         'device = "auto"',
-        "workers = 1",
         *([f"coordinator = {json.dumps(coordinator)}"] if coordinator else []),
         "",
         "# What leaves the site can be clipped and made noisy; see ARCHITECTURE.md.",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def laid_out(x: Tensor) -> Tensor:
-    """b c z y x as this project's and torch's kernels are fast with: channels-last on the CPU."""
+    """b c z y x in the layout that is fast: torch's default on CUDA, elsewhere channels-last."""
     layout = torch.contiguous_format if x.is_cuda else torch.channels_last_3d
     return x.contiguous(memory_format=layout)
 

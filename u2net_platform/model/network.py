@@ -207,7 +207,7 @@ class UniversalUNet(nn.Module):
         return domain
 
     def _logits(self, x: Tensor, domain: Domain) -> Tensor:
-        # One channel lies the same in both layouts, and the default one would spread from there.
+        # One channel lies the same in both layouts, and the wrong one would spread from there.
         x = domain.stem_norm(laid_out(domain.stem(x)))
         skips = []
         for level in range(LEVELS):

@@ -72,15 +72,15 @@ class _Launch:
 
 @triton.jit
 def _sums_kernel(x, sums, size, each, VOXELS: tl.constexpr):
-    """Of the differences from the channel's first voxel, and of their squares."""
+    """Of the differences from the channel's middle voxel, and of their squares."""
     row = tl.program_id(1)
     x += row.to(tl.int64) * size
-    first = tl.load(x).to(tl.float32)
+    middle = tl.load(x + size // 2).to(tl.float32)
     total = tl.zeros((VOXELS,), tl.float32)
     squares = tl.zeros((VOXELS,), tl.float32)
     for start in range(0, each, VOXELS):
         at = tl.program_id(0) * each + start + tl.arange(0, VOXELS)
-        value = tl.load(x + at, mask=at < size, other=0.0).to(tl.float32) - first
+        value = tl.load(x + at, mask=at < size, other=0.0).to(tl.float32) - middle
         value = tl.where(at < size, value, 0.0)
         total += value
         squares += value * value
@@ -97,7 +97,7 @@ def _norm_kernel(
     y += row.to(tl.int64) * size
     total, squares = _load_sums(sums, row, PARTS)
     difference = total / size
-    mean = tl.load(x).to(tl.float32) + difference
+    mean = tl.load(x + size // 2).to(tl.float32) + difference
     variance = tl.maximum(squares / size - difference * difference, 0.0)
     inverse = 1.0 / tl.sqrt(variance + epsilon)
     tl.store(statistics + row, mean)

@@ -1,18 +1,22 @@
-"""What a GPU does faster: steps replayed as CUDA graphs, bfloat16; a word where there is none."""
+"""What a GPU takes to be fast: steps as CUDA graphs, bfloat16, batches made by many cores."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import joblib
 import torch
 from torch import Tensor, nn
 
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.training.recipe import Recipe
+
+MOST_WORKERS = 32
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,19 @@ def accelerate(network: UniversalUNet, recipe: Recipe, device: torch.device) -> 
     return Acceleration(forward, autocast, tuple(notes))
 
 
+def workers_for(device: torch.device) -> int:
+    """Processes that make batches: one keeps up with a CPU, and no number of cores with a GPU."""
+    if device.type == "cpu":
+        return 1
+    spare: int = joblib.cpu_count() - 1
+    return min(MOST_WORKERS, max(1, spare))
+
+
 class _Graphs:
     """The network with its gradient as CUDA graphs, one for each domain and shape of a batch.
 
     A step is about a thousand short kernels, which take longer to launch one by one than to run.
-    The result is the same (benchmarks/gpu.py).
+    The result is the same.
     """
 
     def __init__(self, network: UniversalUNet) -> None:
@@ -63,6 +75,9 @@ class _Graphs:
     def __call__(self, x: Tensor, *, domain: str) -> Tensor:
         key = (domain, x.shape)
         if key not in self._graphs:
+            # Graphs of a trainer before lie in a cycle of references, and a graph that is freed
+            # while another is captured spoils that.
+            gc.collect()
             # One memory for all: what a step keeps for its gradient is free when the next begins.
             self._memory = self._memory or torch.cuda.graph_pool_handle()
             part = _OfDomain(self._network, domain)

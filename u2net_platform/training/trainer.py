@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from u2net_platform.data.augmentation import Augmenter
-from u2net_platform.data.patches import Batch, PatchSource, PatchStream
+from u2net_platform.data.patches import Batch, PatchSource, PatchStream, batches_ahead
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.domains.plugin import DomainPlugin
@@ -31,7 +31,7 @@ from u2net_platform.model.losses import LOSSES, of_what_is_known
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import BACKBONE, owned_by, owner_of, train_only
 from u2net_platform.tracking.recorder import Recorder
-from u2net_platform.training.acceleration import accelerate
+from u2net_platform.training.acceleration import accelerate, workers_for
 from u2net_platform.training.checkpoint import (
     load_checkpoint,
     optimiser_tensors,
@@ -68,14 +68,15 @@ class TrainingDomain:
 class Options:
     """What belongs to a run beside its recipe.
 
+    workers: processes that make batches ahead of time; None for as many as suit the device.
     owners: whose weights are trained; all others stay as they are, bit for bit.
-    minutes: where given, the number of cycles is fixed after the warm-up, from its speed.
+    minutes: where given, the number of cycles is fixed after some, from their speed.
     proximal: pull of the backbone towards where it began, FedProx's mu.
     """
 
     seed: int
     device: torch.device
-    workers: int
+    workers: int | None
     owners: frozenset[str]
     minutes: float | None = None
     proximal: float = 0.0
@@ -188,7 +189,7 @@ class Trainer:
         for note in self._acceleration.notes:
             watcher.on_note(note)
         stream = PatchStream(self._sources(), self.options.seed, self._weights())
-        batches = stream.from_step(self.step, self.options.workers)
+        batches = stream.from_step(self.step, self._workers)
         try:
             with _signals() as stopped:
                 while self.cycle != until and (rate := self._rate()) is not None:
@@ -298,9 +299,9 @@ class Trainer:
                     parameter.grad.add_(parameter.detach() - start, alpha=self.options.proximal)
 
     def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
-        if self.options.minutes is not None and self.cycle <= WARM_UP_CYCLES:
+        if self.options.minutes is not None and self.cycle <= self._timed_cycles:
             self._clock.laps.append(time.monotonic())
-            if self.cycle == WARM_UP_CYCLES:
+            if self.cycle == self._timed_cycles:
                 self._set_cycles(self._cycles_for(self.options.minutes))
         last = self.cycle >= self._recipe.cycles
         if self.cycle % CURVE_CYCLES == 0 or last:
@@ -314,8 +315,19 @@ class Trainer:
 
     def _cycles_for(self, minutes: float) -> int:
         """Cycles that fit into the minutes, at the speed so far."""
-        seconds = float(np.median(np.diff(self._clock.laps)))  # the first are slow
-        return max(WARM_UP_CYCLES + 1, int(minutes * 60 * TRAINING_SHARE / seconds))
+        laps = np.diff(self._clock.laps)[-WARM_UP_CYCLES:]
+        seconds = float(np.median(laps))  # the first may be slow
+        return max(self._timed_cycles + 1, int(minutes * 60 * TRAINING_SHARE / seconds))
+
+    @property
+    def _timed_cycles(self) -> int:
+        """Cycles after which the speed is known: what was made ahead of time is used up."""
+        return WARM_UP_CYCLES + math.ceil(batches_ahead(self._workers) / len(self.domains))
+
+    @property
+    def _workers(self) -> int:
+        given = self.options.workers
+        return workers_for(self.options.device) if given is None else given
 
     def _set_cycles(self, cycles: int) -> None:
         """Fix the length of the run; the schedule starts from its state before."""

@@ -43,7 +43,7 @@ class Request(BaseModel):
     seed: int = Field(default=0, ge=0)
     fold: int | None = 0
     device: str = "auto"
-    workers: int = Field(default=1, ge=0)
+    workers: int | None = Field(default=None, ge=0)
     minutes: float | None = Field(default=None, gt=0)
     plans: dict[str, str] = {}
     mlflow_run_id: str | None = None

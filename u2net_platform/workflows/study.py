@@ -66,7 +66,7 @@ class Study:
     seed: int = 0
     fold: int = 0
     device: str = "auto"
-    workers: int = 1
+    workers: int | None = None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,19 @@ def test_only_an_evaluated_version_is_deployed_and_a_forced_one_is_marked(five: 
     assert five.deployments.rollback(HEART, "ann").forced
 
 
+def test_a_version_that_has_no_test_cases_is_not_sent_to_be_evaluated(
+    trained: Catalog,
+    new_run: Callable[..., RunRecord],
+    new_version: Callable[..., NewVersion],
+) -> None:
+    trained.runs.create(new_run(id="run-of-all", fold=None))
+    trained.versions.publish(new_version(run_id="run-of-all"))
+    with pytest.raises(NotEvaluated, match="heart:1 learned from every case") as caught:
+        trained.deployments.deploy(HEART, 1, "ann")
+    assert "evaluate" not in caught.value.hint
+    assert trained.deployments.deploy(HEART, 1, "ann", force=True).forced
+
+
 def test_what_is_not_there_is_named(five: Catalog) -> None:
     with pytest.raises(UnknownDomain, match="spleen"):
         five.deployments.deploy(Slot(domain="spleen"), 1, "ann")

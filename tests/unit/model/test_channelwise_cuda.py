@@ -32,6 +32,7 @@ def volumes(
     return x, weight, random
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 17, 1, 3, 4), (1, 2, 19, 24, 23)])
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
@@ -39,10 +40,12 @@ def test_value_and_gradients_are_those_of_torch(
     convolve: Any,
     shape: tuple[int, ...],
     kernel: Triple,
+    layout: torch.memory_format,
     dtype: torch.dtype,
     error: float,
 ) -> None:
     x, weight, random = volumes(shape, kernel, dtype)
+    x = x.to(memory_format=layout)
     ours = [x.requires_grad_(), weight.requires_grad_()]
     theirs = [tensor.detach().double().requires_grad_() for tensor in ours]
     padding = [side // 2 for side in kernel]
@@ -52,6 +55,7 @@ def test_value_and_gradients_are_those_of_torch(
     assert found.is_contiguous()
     assert torch.allclose(found.double(), expected, rtol=error, atol=error)
     above = torch.randn(expected.shape, generator=random).to(DEVICE, dtype)
+    above = above.to(memory_format=layout)
     for gradient, true in zip(
         torch.autograd.grad(found, ours, above),
         torch.autograd.grad(expected, theirs, above.double()),

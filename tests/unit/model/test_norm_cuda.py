@@ -12,8 +12,9 @@ from u2net_platform.model.norm import EPSILON, SLOPE
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-# The last is divided into parts, of which the last is not full.
-SHAPES = [(2, 3, 4, 5, 6), (3, 1, 1, 1, 3), (1, 17, 3, 8, 8), (2, 2, 20, 30, 11)]
+# The last two are divided into parts: three; and so many voxels that each part reads twice.
+SHAPES = [(2, 3, 4, 5, 6), (3, 1, 1, 1, 3), (1, 17, 3, 8, 8), (2, 2, 20, 30, 8), (1, 1, 52, 52, 52)]
+LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 
 
 @pytest.fixture
@@ -23,13 +24,19 @@ def norm() -> Any:
     return lambda *tensors: NormActivation.apply(*tensors, EPSILON, SLOPE)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
 def test_value_and_gradients_are_those_of_torch(
-    norm: Any, shape: tuple[int, ...], dtype: torch.dtype, error: float
+    norm: Any,
+    shape: tuple[int, ...],
+    layout: torch.memory_format,
+    dtype: torch.dtype,
+    error: float,
 ) -> None:
     random = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=random).mul(3).add(7).to(DEVICE, dtype)
+    x = x.to(memory_format=layout)
     weight, bias = torch.randn((2, shape[1]), generator=random).to(DEVICE)
     ours = [tensor.requires_grad_() for tensor in (x, weight.clone(), bias.clone())]
     theirs = [tensor.detach().double().requires_grad_() for tensor in ours]
@@ -39,7 +46,7 @@ def test_value_and_gradients_are_those_of_torch(
     )
     assert found.dtype == dtype
     assert torch.allclose(found.double(), expected, rtol=error, atol=error)
-    above = torch.randn(shape, generator=random).to(DEVICE, dtype)
+    above = torch.randn(shape, generator=random).to(DEVICE, dtype).to(memory_format=layout)
     for gradient, true in zip(
         torch.autograd.grad(found, ours, above),
         torch.autograd.grad(expected, theirs, above.double()),

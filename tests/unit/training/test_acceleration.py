@@ -6,7 +6,7 @@ from torch import Tensor
 
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.topology import Architecture, Topology
-from u2net_platform.training.acceleration import accelerate
+from u2net_platform.training.acceleration import accelerate, workers_for
 from u2net_platform.training.recipe import Recipe
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -24,6 +24,14 @@ def test_what_takes_no_effect_on_the_cpu_is_said() -> None:
 def test_the_default_recipe_has_nothing_to_say() -> None:
     acceleration = accelerate(build_network(Architecture(), {}), Recipe.load("default"), CPU)
     assert acceleration.notes == ()
+
+
+def test_a_gpu_is_fed_by_all_cores_but_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    assert workers_for(CPU) == 1
+    assert workers_for(CUDA) == 15
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    assert workers_for(CUDA) == 1
 
 
 @needs_cuda
@@ -47,7 +55,9 @@ def test_steps_of_all_domains_are_the_same_as_graphs() -> None:
             expected = _gradients(network, network(x, domain=domain))
             assert found.keys() == expected.keys()
             for name, gradient in expected.items():
-                assert torch.allclose(found[name], gradient, rtol=1e-3, atol=1e-4), name
+                largest = gradient.abs().max()
+                assert largest > 0, name
+                assert torch.allclose(found[name], gradient, rtol=1e-2, atol=1e-2 * largest), name
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.01 * torch.sign(parameter))
