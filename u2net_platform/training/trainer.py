@@ -132,6 +132,8 @@ class Trainer:
         self._parameters = train_only(network, set(options.owners))
         self._optimiser = _optimiser(recipe, [p for _, p in self._parameters], options.device)
         self._acceleration = accelerate(self.network, recipe, options.device)
+        given = options.workers
+        self._workers = workers_for(options.device) if given is None else given
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
 
@@ -323,11 +325,6 @@ class Trainer:
     def _timed_cycles(self) -> int:
         """Cycles after which the speed is known: what was made ahead of time is used up."""
         return WARM_UP_CYCLES + math.ceil(batches_ahead(self._workers) / len(self.domains))
-
-    @property
-    def _workers(self) -> int:
-        given = self.options.workers
-        return workers_for(self.options.device) if given is None else given
 
     def _set_cycles(self, cycles: int) -> None:
         """Fix the length of the run; the schedule starts from its state before."""
