@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from u2net_platform.data.augmentation import AugmentationRates, Augmenter
-from u2net_platform.data.patches import Batch, PatchSource, PatchStream, cut
+from u2net_platform.data.patches import Batch, PatchSource, PatchStream, batches_ahead, cut
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.domains.spec import Augmentation
 
@@ -71,6 +71,10 @@ def test_batches_depend_neither_on_the_workers_nor_on_where_training_was_taken_u
     for start, workers in ((0, 1), (0, 2), (3, 0), (3, 2)):
         there = islice(stream.from_step(start, workers), 6 - start)
         assert all(same(*pair) for pair in zip(here[start:], there, strict=True))
+
+
+def test_few_batches_are_ahead_however_many_make_them() -> None:
+    assert [batches_ahead(workers) for workers in (0, 1, 2, 15)] == [0, 4, 4, 15]
 
 
 def test_a_signal_to_the_workers_does_not_end_them(case: PreparedCase) -> None:

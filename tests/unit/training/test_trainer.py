@@ -167,16 +167,22 @@ def test_checkpoints_are_written_along_the_way(
         assert file.exists()
 
 
-def test_the_minutes_fix_the_number_of_cycles_after_the_warm_up(
-    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("ahead", "cycles"), [(0, 3), (3, 5)])
+def test_the_minutes_fix_the_number_of_cycles_once_no_batch_was_made_before(
+    make_trainer: MakeTrainer,
+    spectator: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead: int,
+    cycles: int,
 ) -> None:
     monkeypatch.setattr(module, "WARM_UP_CYCLES", 2)
+    monkeypatch.setattr(module, "batches_ahead", lambda _: ahead)
     trainer = make_trainer(cycles=500)
     object.__setattr__(trainer.options, "minutes", 1e-6)
     seen = spectator()
     trainer.run(seen, NullRecorder())
-    assert trainer.recipe.cycles == 3
-    assert len(seen.steps) == 6
+    assert trainer.recipe.cycles == cycles
+    assert len(seen.steps) == 2 * cycles
 
 
 def test_curves_and_validations_are_noted_for_every_domain(
