@@ -12,6 +12,7 @@ above 1 say how many times faster *graph* is.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 
@@ -37,17 +38,19 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("There is no CUDA device here, or this torch is not built for one.")
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     print("| batch | precision | graph, ms | launched | compiled | dense |")
     print("|---|---|---:|---:|---:|---:|")
     for batch in BATCHES:
         for precision in ("float32", "bfloat16"):
             recipe = Recipe.load("default", [f"precision={precision}"])
-            graph = _milliseconds("separable", _as_trained, recipe, batch, arguments.seconds)
+            graph = _milliseconds("separable", None, recipe, batch, arguments.seconds)
             others = {
-                "launched": ("separable", _launched),
+                "launched": ("separable", lambda network: network),
                 "compiled": ("separable", torch.compile),
-                "dense": ("dense", _as_trained),
+                "dense": ("dense", None),
             }
             cells = [
                 f"{_milliseconds(*other, recipe, batch, arguments.seconds) / graph:.1f}"
@@ -59,26 +62,18 @@ def main() -> None:
             print(f"| {size} | {precision} | {graph:.2f} | {' | '.join(cells)} |", flush=True)
 
 
-def _as_trained(network: nn.Module) -> None:
-    """`accelerate` decides."""
-
-
-def _launched(network: nn.Module) -> nn.Module:
-    return network
-
-
 def _milliseconds(
     convolutions: str,
-    forward_of: Callable[[nn.Module], Callable[..., Tensor] | None],
+    forward_of: Callable[[nn.Module], Callable[..., Tensor]] | None,
     recipe: Recipe,
     batch: tuple[int, int, int, int],
     seconds: float,
 ) -> float:
-    """Of one step; the mean of as many as fit into the seconds."""
+    """Of one step, mean of as many as fit into the seconds. forward_of: None as it is trained."""
     architecture = Architecture(convolutions=convolutions)  # type: ignore[arg-type]
     network = build_network(architecture, {"a": TOPOLOGY}).to(CUDA)
     acceleration = accelerate(network, recipe, CUDA)
-    forward = forward_of(network) or acceleration.forward
+    forward = forward_of(network) if forward_of else acceleration.forward
     parameters = list(network.parameters())
     optimiser = AdamW(parameters, recipe.learning_rate, fused=True)
     patches, *sides = batch

@@ -51,7 +51,7 @@ def accelerate(network: UniversalUNet, recipe: Recipe, device: torch.device) -> 
 
 
 def workers_for(device: torch.device) -> int:
-    """Processes that make batches: one keeps up with a CPU, and no number of cores with a GPU."""
+    """Processes that make batches: one keeps up with a CPU; a GPU gets all cores but one."""
     if device.type == "cpu":
         return 1
     spare: int = joblib.cpu_count() - 1

@@ -132,8 +132,7 @@ class Trainer:
         self._parameters = train_only(network, set(options.owners))
         self._optimiser = _optimiser(recipe, [p for _, p in self._parameters], options.device)
         self._acceleration = accelerate(self.network, recipe, options.device)
-        given = options.workers
-        self._workers = workers_for(options.device) if given is None else given
+        self._workers = workers_for(options.device) if options.workers is None else options.workers
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
 
