@@ -45,10 +45,11 @@ from u2net_platform.training.schedule import WARM_UP_CYCLES, schedule_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 90.0
-VALIDATIONS = 8  # in a run, the last one at its end
+VALIDATIONS = 8  # in a run at most, the last one at its end
 VALIDATION_CASES = 8  # of a domain, while training
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
-TRAINING_SHARE = 0.85  # of a budget of minutes; the rest is for validation and checkpoints
+TIMING_SHARE = 1 / 16  # of a budget of minutes, after which the number of cycles is fixed
+BUDGET_SHARE = 0.97  # of it is planned for; checkpoints and a pause must fit in too
 MOMENTUM = 0.99
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -70,7 +71,8 @@ class Options:
 
     workers: processes that make batches ahead of time; None for as many as suit the device.
     owners: whose weights are trained; all others stay as they are, bit for bit.
-    minutes: where given, the number of cycles is fixed after some, from their speed.
+    minutes: where given, the number of cycles is fixed after a sixteenth of them, from the speed
+        until then of steps and of a validation.
     proximal: pull of the backbone towards where it began, FedProx's mu.
     """
 
@@ -109,7 +111,7 @@ class Trainer:
     """Trains a network on its domains in `directory`, where its checkpoint lies.
 
     The result on the CPU depends on seed, recipe, data and the number of threads, and not on
-    workers, interruptions or time; with `minutes`, also on the number of cycles that were fixed.
+    workers, interruptions or time; with `minutes`, also on how fast the machine is.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Trainer:
         self._workers = workers_for(options.device) if options.workers is None else options.workers
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
+        self._length_is_open = options.minutes is not None
 
     @property
     def recipe(self) -> Recipe:
@@ -156,6 +159,7 @@ class Trainer:
         self._set_cycles(state["cycles"])
         self._schedule.restore(state["schedule"])
         self._clock.losses = state["losses"]
+        self._length_is_open = state.get("length_is_open", False)
 
     def begin_at(self, cycle: int, memory: Path | None = None) -> None:
         """Begin in the middle: a part of a longer run, as a round of a federation is.
@@ -220,6 +224,7 @@ class Trainer:
             "schedule": self._schedule.state(),
             "curves": self.curves,
             "losses": self._clock.losses,
+            "length_is_open": self._length_is_open,
         }
         save_checkpoint(self._file, tensors, state)
         self._clock.saved_at = time.monotonic()
@@ -300,30 +305,40 @@ class Trainer:
                     parameter.grad.add_(parameter.detach() - start, alpha=self.options.proximal)
 
     def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
-        if self.options.minutes is not None and self.cycle <= self._timed_cycles:
-            self._clock.laps.append(time.monotonic())
-            if self.cycle == self._timed_cycles:
-                self._set_cycles(self._cycles_for(self.options.minutes))
+        if self._length_is_open:
+            self._estimate_length(watcher, recorder)
         last = self.cycle >= self._recipe.cycles
         if self.cycle % CURVE_CYCLES == 0 or last:
             losses = {f"loss/{name}": float(np.mean(v)) for name, v in self._clock.losses.items()}
             self._clock.losses = {}
             self._note(losses, recorder)
-        if last or self.cycle % max(1, self._recipe.cycles // VALIDATIONS) == 0:
-            dice = self.validate()
-            watcher.on_validation(self.cycle, dice)
-            self._note({f"dice/{name}": value for name, value in dice.items()}, recorder)
+        apart = math.ceil(self._recipe.cycles / VALIDATIONS)
+        due = self.cycle >= apart and (self._recipe.cycles - self.cycle) % apart == 0
+        if last or (due and not self._length_is_open):
+            self._end_validation(watcher, recorder)
 
-    def _cycles_for(self, minutes: float) -> int:
-        """Cycles that fit into the minutes, at the speed so far."""
-        laps = np.diff(self._clock.laps)[-WARM_UP_CYCLES:]
-        seconds = float(np.median(laps))  # the first may be slow
-        return max(self._timed_cycles + 1, int(minutes * 60 * TRAINING_SHARE / seconds))
+    def _end_validation(self, watcher: Watcher, recorder: Recorder) -> None:
+        dice = self.validate()
+        watcher.on_validation(self.cycle, dice)
+        self._note({f"dice/{name}": value for name, value in dice.items()}, recorder)
 
-    @property
-    def _timed_cycles(self) -> int:
-        """Cycles after which the speed is known: what was made ahead of time is used up."""
-        return WARM_UP_CYCLES + math.ceil(batches_ahead(self._workers) / len(self.domains))
+    def _estimate_length(self, watcher: Watcher, recorder: Recorder) -> None:
+        """How many cycles fit into the minutes at the speed so far; fixed once that is known."""
+        assert self.options.minutes is not None
+        laps = self._clock.laps
+        laps.append(time.monotonic())
+        begin = math.ceil(batches_ahead(self._workers) / len(self.domains)) + 1
+        if len(laps) <= begin + 1:
+            return  # what was made ahead of time is being used up
+        budget = 60 * self.options.minutes
+        validation = 0.0
+        if len(laps) > begin + WARM_UP_CYCLES and laps[-1] - laps[0] >= TIMING_SHARE * budget:
+            self._end_validation(watcher, recorder)
+            validation = time.monotonic() - laps[-1]
+            self._length_is_open = False
+        left = BUDGET_SHARE * budget - (time.monotonic() - laps[0]) - VALIDATIONS * validation
+        lap = (laps[-1] - laps[begin]) / (len(laps) - 1 - begin)
+        self._set_cycles(self.cycle + max(1, int(left / lap)))
 
     def _set_cycles(self, cycles: int) -> None:
         """Fix the length of the run; the schedule starts from its state before."""

@@ -76,7 +76,11 @@ def make_trainer(domains: dict[str, TrainingDomain], recipe: Recipe, tmp_path: P
     """A trainer on fresh weights; `changed` are fields of the recipe."""
 
     def make(
-        place: str = "run", owners: set[str] | None = None, seed: int = 0, **changed: object
+        place: str = "run",
+        owners: set[str] | None = None,
+        seed: int = 0,
+        minutes: float | None = None,
+        **changed: object,
     ) -> Trainer:
         chosen = Recipe.model_validate(recipe.model_dump() | changed)
         options = Options(
@@ -84,6 +88,7 @@ def make_trainer(domains: dict[str, TrainingDomain], recipe: Recipe, tmp_path: P
             device=torch.device("cpu"),
             workers=0,
             owners=frozenset(owners or {"backbone", *domains}),
+            minutes=minutes,
         )
         return Trainer(_network(domains, seed), domains, chosen, options, tmp_path / place)
 

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -167,7 +168,7 @@ def test_checkpoints_are_written_along_the_way(
         assert file.exists()
 
 
-@pytest.mark.parametrize(("ahead", "cycles"), [(0, 3), (3, 5)])
+@pytest.mark.parametrize(("ahead", "cycles"), [(0, 4), (3, 6)])
 def test_the_minutes_fix_the_number_of_cycles_once_no_batch_was_made_before(
     make_trainer: MakeTrainer,
     spectator: Any,
@@ -177,12 +178,59 @@ def test_the_minutes_fix_the_number_of_cycles_once_no_batch_was_made_before(
 ) -> None:
     monkeypatch.setattr(module, "WARM_UP_CYCLES", 2)
     monkeypatch.setattr(module, "batches_ahead", lambda _: ahead)
-    trainer = make_trainer(cycles=500)
-    object.__setattr__(trainer.options, "minutes", 1e-6)
+    trainer = make_trainer(cycles=500, minutes=1e-6)
     seen = spectator()
     trainer.run(seen, NullRecorder())
     assert trainer.recipe.cycles == cycles
     assert len(seen.steps) == 2 * cycles
+
+
+@pytest.mark.parametrize("validation", [0.0, 40.0])
+def test_minutes_are_used_up_and_not_exceeded(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch, validation: float
+) -> None:
+    now = 0.0
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def validate() -> dict[str, float]:
+        pass_by(validation)
+        return {}
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    trainer = make_trainer(cycles=500, minutes=20)
+    monkeypatch.setattr(trainer, "_optimise", lambda *_: 1.0)
+    monkeypatch.setattr(trainer, "validate", validate)
+    seen = spectator(after_step=lambda step: pass_by(30.0 if step.cycle == 0 else 2.0))
+    trainer.run(seen, NullRecorder())
+    assert 0.93 * 1200 < now <= 1200
+    assert len(seen.validations) <= 1 + module.VALIDATIONS
+    assert seen.validations[-1][0] == trainer.recipe.cycles
+
+
+def test_a_run_that_goes_on_keeps_the_cycles_that_were_fixed(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WARM_UP_CYCLES", 2)
+    monkeypatch.setattr(module, "TIMING_SHARE", 0)
+
+    def steps_until(cycle: int, trainer: Trainer) -> list[Step]:
+        def stop(step: Step) -> None:
+            if step.cycle == cycle:
+                signal.raise_signal(signal.SIGTERM)
+
+        seen = spectator(after_step=stop)
+        with pytest.raises(Interrupted):
+            trainer.run(seen, NullRecorder())
+        return list(seen.steps)
+
+    first = steps_until(4, make_trainer(cycles=500, minutes=1))
+    trainer = make_trainer(cycles=500, minutes=1)
+    trainer.resume()
+    then = steps_until(12, trainer)
+    assert {step.cycles for step in then} == {first[-1].cycles}
 
 
 def test_curves_and_validations_are_noted_for_every_domain(
