@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.integrity import digest_of_case, load_case
+from u2net_platform.data.places import Place
 from u2net_platform.data.workers import for_each_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec, Statistics, digest_of
@@ -70,7 +71,8 @@ class Plan(Frozen):
 
     `shape_zyx` is the median case at the plan's spacing; `kernels_zyx` has one entry a level,
     `strides_zyx` one for each transition from a level to the next. `keep_largest`, in a published
-    version: classes of which only the largest part is kept, as that helped on validation cases.
+    version: classes of which only the largest part is kept, as that helped on validation cases;
+    `places`, there: where classes lie, by name.
     """
 
     spacing_zyx_mm: Spacing
@@ -81,11 +83,12 @@ class Plan(Frozen):
     batch_size: int
     statistics: tuple[Statistics, ...] | None
     keep_largest: tuple[str, ...] = ()
+    places: dict[str, Place] = {}
 
     @property
     def digest(self) -> str:
         """Digest of what training needs."""
-        return digest_of(self.model_dump(mode="json", exclude={"keep_largest"}))
+        return digest_of(self.model_dump(mode="json", exclude={"keep_largest", "places"}))
 
     @property
     def preparation_digest(self) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED
 from u2net_platform.errors import MissingFile
 from u2net_platform.files import atomic_directory
+from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.resampling import resample_labels
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 
@@ -55,10 +56,10 @@ class PreparedCase:
             return {int(name): voxels[name] for name in voxels.files}
 
     @property
-    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+    def grid(self) -> Grid:
+        """That of image and labels, in physical space."""
         meta = json.loads((self.directory / "meta.json").read_text(encoding="utf-8"))
-        z, y, x = meta["spacing_zyx_mm"]
-        return z, y, x
+        return Grid(*(tuple(meta[one.name]) for one in fields(Grid)))
 
     def _array(self, name: str) -> NDArray[Any]:
         path = self.directory / f"{name}.npy"

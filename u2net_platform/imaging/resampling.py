@@ -128,10 +128,9 @@ def resample_labels(
 
 
 def labels_from_scores(
-    slabs: Iterable[NDArray[np.float32]], grid: Grid, target: Grid, sure: float | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """The class of the greatest score at every voxel of `target`, z y x, and whether that score
-    is above `sure`, if that is asked for.
+    slabs: Iterable[NDArray[np.float32]], grid: Grid, target: Grid
+) -> NDArray[np.uint8]:
+    """The class of the greatest score at every voxel of `target`, z y x.
 
     slabs: scores (k z y x) on `grid`, from its first planes to its last. No more of them is held
         than what is needed to interpolate between two slabs.
@@ -141,7 +140,6 @@ def labels_from_scores(
     is background.
     """
     labels = np.zeros(target.shape_zyx, np.uint8)
-    above = None if sure is None else np.zeros(target.shape_zyx, np.bool_)
     at = [grid.index(target.point((plane, 0, 0)))[0] for plane in range(len(labels))]
     done = seen = 0
     held: NDArray[np.float32] | None = None
@@ -152,18 +150,13 @@ def labels_from_scores(
         stop = len(at) if last else bisect.bisect_right(at, seen - 1)
         if stop > done:
             part = grid.planes(seen - held.shape[1], seen)
-            labels[done:stop], best = _labels_on(target.planes(done, stop), held, part)
-            if above is not None and sure is not None:
-                above[done:stop] = best > sure
+            labels[done:stop] = _labels_on(target.planes(done, stop), held, part)
         done, held = stop, held[:, -1:]
-    return labels, above
+    return labels
 
 
-def _labels_on(
-    target: Grid, scores: NDArray[np.float32], grid: Grid
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Classes and their scores. A running maximum holds two volumes of the target's size, however
-    many classes there are."""
+def _labels_on(target: Grid, scores: NDArray[np.float32], grid: Grid) -> NDArray[np.uint8]:
+    """A running maximum: holds two volumes of the target's size, however many classes."""
     best = _scores_on(target, scores[0], grid, outside=0.0)
     labels = np.zeros(target.shape_zyx, np.uint8)
     for value in range(1, len(scores)):
@@ -171,7 +164,7 @@ def _labels_on(
         better = candidate > best
         labels[better] = value
         np.copyto(best, candidate, where=better)
-    return labels, best
+    return labels
 
 
 def _scores_on(

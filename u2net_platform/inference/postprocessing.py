@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,27 +13,26 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import BrokenPlugin
 
 if TYPE_CHECKING:
+    from u2net_platform.data.places import Expected
     from u2net_platform.domains.plugin import Postprocess
 
 ZYX = tuple[float, float, float]
-# A part is as large as it has voxels of a probability above this: unlike the voxels around them,
-# such ones are seldom found far from the organ. 0.8 to 0.99 choose the same parts: RESULTS.md.
-SURE = 0.9
-BYTES_PER_CLEANED_VOXEL = 6  # of finding parts: two masks, and the number of each voxel's part
+BYTES_PER_CLEANED_VOXEL = 5  # of finding parts: a mask, and the number of each voxel's part
+NOWHERE: Mapping[str, Expected] = {}
 
 
 def postprocess(
     plugin: DomainPlugin,
     labels: NDArray[np.uint8],
-    sure: NDArray[np.bool_] | None,
     spacing_zyx_mm: ZYX,
     chosen: Collection[str] = (),
+    expected: Mapping[str, Expected] = NOWHERE,
 ) -> NDArray[np.uint8]:
     """The plugin's own hook where it has one, else what its spec declares; z y x to z y x.
 
     labels: may be changed in place.
-    sure: where the probability of the label is above `SURE`; of use where parts are compared.
     chosen: classes of which the largest part is kept, beside those that the spec declares.
+    expected: where classes are expected, by name.
 
     Raises:
         BrokenPlugin: the hook fails, or returns something that is no such volume.
@@ -41,8 +40,7 @@ def postprocess(
     if plugin.postprocess:
         return _run_hook(plugin, plugin.postprocess, labels, spacing_zyx_mm)
     for value in cleaned_classes(plugin, chosen):
-        assert sure is not None
-        keep_largest(labels, sure, value)
+        keep_largest(labels, value, expected.get(plugin.spec.class_names[value - 1]))
     return labels
 
 
@@ -55,11 +53,15 @@ def cleaned_classes(plugin: DomainPlugin, chosen: Collection[str] = ()) -> list[
     return [value for value, name in names if name in named]
 
 
-def keep_largest(labels: NDArray[np.uint8], sure: NDArray[np.bool_], value: int) -> None:
-    """Of one class keep the connected component with most sure voxels, of those with as many the
-    largest; in place. Voxels that share a corner connect.
+def keep_largest(labels: NDArray[np.uint8], value: int, expected: Expected | None = None) -> None:
+    """Of one class keep the largest connected component, in place; voxels that share a corner
+    connect.
 
-    Takes up to `BYTES_PER_CLEANED_VOXEL` beside the labels, `sure` included.
+    expected: what lies further from there counts as smaller: as its voxels, divided by
+        1 + (distance / spread)². What is larger than the organ and looks like it is seldom in its
+        place: RESULTS.md.
+
+    Takes up to `BYTES_PER_CLEANED_VOXEL` beside the labels.
     """
     box = ndimage.find_objects(labels, max_label=value)[value - 1]
     if box is None:
@@ -69,11 +71,22 @@ def keep_largest(labels: NDArray[np.uint8], sure: NDArray[np.bool_], value: int)
     if count < 2:
         return
     # Plane by plane, as counting turns what it counts into 64-bit numbers.
-    sizes, cores = np.zeros((2, count + 1), np.int64)
-    for plane, core in zip(components, sure[box], strict=True):
-        sizes += np.bincount(plane.ravel(), minlength=count + 1)
-        cores += np.bincount(plane[core], minlength=count + 1)
-    largest = max(range(1, count + 1), key=lambda part: (cores[part], sizes[part]))
+    sizes, sums = np.zeros(count + 1), np.zeros((3, count + 1))
+    y, x = np.indices(inside.shape[1:]).reshape(2, -1)
+    for z, plane in enumerate(components):
+        parts = plane.ravel()
+        here = np.bincount(parts, minlength=count + 1)
+        sizes += here
+        if expected:
+            in_plane = (np.bincount(parts, axis, count + 1) for axis in (y, x))
+            sums += [z * here, *in_plane]
+    sizes[0] = 0
+    if expected:
+        first = np.array([[side.start] for side in box])
+        centres = first + sums / np.maximum(sizes, 1)
+        away = (centres - expected.centre_zyx[:, None]) / expected.spread_zyx[:, None]
+        sizes /= 1 + (away**2).sum(0)
+    largest = int(sizes.argmax())
     for labels_plane, plane in zip(inside, components, strict=True):
         labels_plane[(plane > 0) & (plane != largest)] = 0
 

@@ -27,7 +27,6 @@ from u2net_platform.imaging.volume import (
 )
 from u2net_platform.inference.postprocessing import (
     BYTES_PER_CLEANED_VOXEL,
-    SURE,
     cleaned_classes,
     postprocess,
 )
@@ -111,23 +110,21 @@ class Predictor:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""
         grid = prepared.grid
         slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
-        chosen = self.plan.keep_largest
-        least = SURE if cleaned_classes(self.plugin, chosen) else None
-        labels, sure = labels_from_scores(slabs, grid, canonical_grid(target), least)
-        labels = turned_back(labels, target)
-        sure = None if sure is None else turned_back(sure, target)
-        found = postprocess(self.plugin, labels, sure, target.spacing_zyx_mm, chosen)
+        labels = labels_from_scores(slabs, grid, canonical_grid(target))
+        found = postprocess(
+            self.plugin,
+            turned_back(labels, target),
+            target.spacing_zyx_mm,
+            self.plan.keep_largest,
+            {name: place.on(grid, target) for name, place in self.plan.places.items()},
+        )
         return LabelVolume(found, target)
 
-    def predict_prepared(
-        self, image: NDArray[np.float32]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Classes (z y x) of a prepared image (c z y x), on the plan's grid, and where they are
-        sure."""
+    def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""
         shape = (image.shape[1], image.shape[2], image.shape[3])
-        best = [slab.max(0) for slab in self._scores(_Array(image), shape)]
-        classes = torch.cat([each.indices.to(torch.uint8) for each in best])
-        return classes.numpy(), torch.cat([each.values > SURE for each in best]).numpy()
+        slabs = [slab.argmax(0).to(torch.uint8) for slab in self._scores(_Array(image), shape)]
+        return torch.cat(slabs).numpy()
 
     @property
     def preparation(self) -> tuple[object, ...] | None:
@@ -189,7 +186,7 @@ class Predictor:
         cleaned = bool(cleaned_classes(self.plugin, self.plan.keep_largest))
         after = 1 + max(BYTES_PER_CLEANED_VOXEL * cleaned, COPIES)
         least = held + SCATTERED_BYTES
-        least += max((2 + cleaned) * voxels + max(slab + batch, resampling), after * voxels)
+        least += max(2 * voxels + max(slab + batch, resampling), after * voxels)
         whole = least + 4 * channels * prod(grid.shape_zyx)
         needed = least if self.plan.statistics else whole
         if needed > allowed:

@@ -364,7 +364,7 @@ class Trainer:
 
     def _dice(self, domain: TrainingDomain, case: PreparedCase) -> list[float]:
         predictor = Predictor(self.network, domain.plugin, domain.plan, self.options.device)
-        found, _ = predictor.predict_prepared(case.image)
+        found = predictor.predict_prepared(case.image)
         spec = domain.plugin.spec
         dice = dice_by_class(case.labels, found, spec.classes, spec.hidden_classes(case.id))
         return list(dice.values())

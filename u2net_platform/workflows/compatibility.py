@@ -93,8 +93,8 @@ def _differences(
         ("spacing", "plan", plan.spacing_zyx_mm, "spec",
          plan.spacing_zyx_mm if declared == "median" else declared),
     )  # fmt: skip
-    if unknown := set(plan.keep_largest) - set(spec.class_names):
-        yield f"classes: the plan keeps the largest {sorted(unknown)}, which the spec has not"
+    if unknown := {*plan.keep_largest, *plan.places} - set(spec.class_names):
+        yield f"classes: the plan speaks of {sorted(unknown)}, which the spec has not"
     for what, first, one, second, other in rows:
         if one != other:
             yield f"{what}: the {first} has {one}, the {second} {other}"

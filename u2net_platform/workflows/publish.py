@@ -10,6 +10,7 @@ import torch
 
 from u2net_platform.catalog.records import NewVersion
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.places import places_of
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.postprocessing import keep_largest
@@ -35,13 +36,14 @@ def new_version(
         IncompatibleParts: the parts do not fit together.
     """
     name, spec = domain.plugin.name, domain.plugin.spec
-    predictor = Predictor(network, domain.plugin, domain.plan, device)
-    chosen = scattered_classes(predictor, domain.validation)
+    places = places_of(spec.class_names, domain.training)
+    plan = domain.plan.model_copy(update={"places": places})
+    chosen = scattered_classes(Predictor(network, domain.plugin, plan, device), domain.validation)
     new = NewVersion(
         **stored_weights(network, name, store),
         spec=spec.document(),
         plugin_digest=domain.plugin.digest,
-        plan=domain.plan.model_copy(update={"keep_largest": chosen}).model_dump(mode="json"),
+        plan=plan.model_copy(update={"keep_largest": chosen}).model_dump(mode="json"),
         run_id=run_id,
         metrics=dict(metrics),
     )
@@ -70,11 +72,12 @@ def scattered_classes(predictor: Predictor, cases: Sequence[PreparedCase]) -> tu
     gains: dict[int, list[float]] = {value: [] for value in range(1, spec.classes)}
     for case in cases:
         labels, hidden = case.labels, spec.hidden_classes(case.id)
-        found, sure = predictor.predict_prepared(case.image)
+        found, grid = predictor.predict_prepared(case.image), case.grid
         before = dice_by_class(labels, found, spec.classes, hidden)
         for value, dice in before.items():
             kept = found.copy()
-            keep_largest(kept, sure, value)
+            place = predictor.plan.places.get(spec.class_names[value - 1])
+            keep_largest(kept, value, place.on(grid, grid) if place else None)
             after = dice_by_class(labels, kept, spec.classes, hidden)
             gains[value].append(after.get(value, 0.0) - dice)
     return tuple(

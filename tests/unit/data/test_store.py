@@ -58,7 +58,7 @@ def test_a_prepared_case_holds_image_labels_and_where_classes_are(
     assert isinstance(prepared.image, np.memmap)
     assert prepared.image.shape == (2, 16, 16, 20) and prepared.image.dtype == np.float32
     assert prepared.labels.shape == (16, 16, 20) and prepared.labels.dtype == np.uint8
-    assert prepared.spacing_zyx_mm == (1.5, 1.0, 1.0)
+    assert prepared.grid.spacing_zyx_mm == (1.5, 1.0, 1.0)
     assert sorted(prepared.foreground) == [1, 2]
     for value, voxels in prepared.foreground.items():
         assert {tuple(v) for v in voxels} == {

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from u2net_platform.data.places import Expected
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import BrokenPlugin
@@ -15,7 +16,6 @@ from u2net_platform.inference.postprocessing import (
 )
 
 SPACING = (1.0, 1.0, 1.0)
-NOWHERE = np.zeros((1, 4, 9), np.bool_)
 
 
 @pytest.fixture
@@ -48,41 +48,54 @@ def labels() -> np.ndarray:
 def test_only_the_named_class_loses_its_smaller_components(plugin, labels) -> None:
     expected = labels.copy()
     expected[0, 3, 0] = 0
-    np.testing.assert_array_equal(postprocess(plugin, labels, NOWHERE, SPACING), expected)
+    np.testing.assert_array_equal(postprocess(plugin, labels, SPACING), expected)
 
 
 def test_a_hook_stands_in_place_of_what_the_spec_declares(plugin, labels) -> None:
     hooked = replace(plugin, postprocess=lambda volume, spacing: volume // 2)
-    np.testing.assert_array_equal(postprocess(hooked, labels, None, SPACING), labels // 2)
+    np.testing.assert_array_equal(postprocess(hooked, labels, SPACING), labels // 2)
 
 
 @pytest.mark.parametrize("hook", [lambda v, s: v[:, 1:], lambda v, s: v + 5, lambda v, s: 1 / 0])
 def test_a_hook_that_returns_no_labels_is_named(plugin, labels, hook) -> None:
     with pytest.raises(BrokenPlugin, match="postprocess of domain pair"):
-        postprocess(replace(plugin, postprocess=hook), labels, None, SPACING)
+        postprocess(replace(plugin, postprocess=hook), labels, SPACING)
 
 
 def test_classes_chosen_for_a_version_are_cleaned_beside_those_declared(plugin, labels) -> None:
     expected = labels.copy()
     expected[0, 3, 0] = expected[0, 3, 8] = 0
-    np.testing.assert_array_equal(
-        postprocess(plugin, labels, NOWHERE, SPACING, ("left",)), expected
-    )
+    np.testing.assert_array_equal(postprocess(plugin, labels, SPACING, ("left",)), expected)
 
 
-def test_a_part_with_more_sure_voxels_counts_as_larger(plugin, labels) -> None:
-    sure, expected = NOWHERE.copy(), labels.copy()
-    sure[0, 3, 0] = True
-    expected[0, :3, 4:7] = 0
-    sure[0, :2, :2] = True  # of another class
-    np.testing.assert_array_equal(postprocess(plugin, labels, sure, SPACING), expected)
+@pytest.mark.parametrize(("spread", "kept_is_nearest"), [(1.0, True), (20.0, False)])
+def test_what_lies_far_from_where_it_is_expected_counts_as_smaller(
+    plugin, labels, spread: float, kept_is_nearest: bool
+) -> None:
+    """The parts of class 2 have 5 voxels, 5.6 from the place, and one voxel, in it."""
+    expected = labels.copy()
+    if kept_is_nearest:
+        expected[0, :3, 4:7] = 0
+    else:
+        expected[0, 3, 0] = 0
+    here = Expected(np.array([0.0, 3.0, 0.0]), np.full(3, spread))
+    found = postprocess(plugin, labels, SPACING, (), {"right": here, "left": here})
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_place_counts_in_the_whole_volume_not_in_the_box_of_the_class() -> None:
+    labels = np.zeros((4, 20, 20), np.uint8)
+    labels[1, 8:10, 8:10] = labels[2, 15:18, 15:18] = 1
+    keep_largest(labels, 1, Expected(np.array([1.0, 8.5, 8.5]), np.full(3, 2.0)))
+    assert labels[1].sum() == 4
+    assert labels[2].sum() == 0
 
 
 def test_finding_parts_holds_what_is_counted_for_it() -> None:
-    noise = np.random.default_rng(0).random((64, 128, 128))
-    labels = (noise < 0.1).astype(np.uint8)
+    noise = np.random.default_rng(0).random((256, 64, 64))
+    labels = (noise < 0.2).astype(np.uint8)
     tracemalloc.start()
-    keep_largest(labels, noise < 0.05, 1)
+    keep_largest(labels, 1, Expected(np.zeros(3), np.ones(3)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < (BYTES_PER_CLEANED_VOXEL + 0.5) * labels.size

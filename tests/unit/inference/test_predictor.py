@@ -5,11 +5,17 @@ import pytest
 import torch
 from torch import nn
 
+from u2net_platform.data.places import Place
 from u2net_platform.domains.spec import Statistics
 from u2net_platform.errors import NonFiniteImage, TooLarge, WrongChannels
+from u2net_platform.imaging.grid import Grid, canonical_grid, triple
 from u2net_platform.imaging.volume import ImageVolume
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
+
+
+def canonical_shape(grid: Grid) -> np.ndarray:
+    return np.array(canonical_grid(grid).shape_zyx)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -55,7 +61,7 @@ def test_prediction_leaves_the_modes_of_training_as_they_were(bright_predictor, 
     network = bright_predictor.network.train()
     network.frozen, network.trained = frozen, trained
     network.register_forward_pre_hook(lambda module, _: seen.append(module.trained.training))
-    classes, _ = bright_predictor.predict_prepared(scan.array / 900)
+    classes = bright_predictor.predict_prepared(scan.array / 900)
     assert classes.shape == scan.array.shape[1:]
     assert not any(seen)
     assert (network.training, frozen.training, trained.training) == (True, False, True)
@@ -91,6 +97,25 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
     bright_predictor.plan = plan.model_copy(update={"keep_largest": ("organ",)})
     with pytest.raises(TooLarge):
         bright_predictor._may_hold(large)
+
+
+def test_the_part_in_its_place_is_kept_in_an_oblique_input(bright_predictor, oblique) -> None:
+    """The larger of two boxes lies in the corner that is furthest from where one is expected."""
+    image = np.full((1, *oblique.shape_zyx), 100, np.float32)
+    expected = Place(centre_zyx=(0.25, 0.25, 0.25), spread_mm=12.0)
+    known = Statistics(mean=500.0, std=200.0, low=0.0, high=1000.0)
+    for share, half in ((0.25, 3), (0.75, 4)):
+        middle = canonical_grid(oblique).point(triple(share * canonical_shape(oblique) - 0.5))
+        z, y, x = np.rint(oblique.index(middle)).astype(int)
+        image[0, z - half : z + half, y - half : y + half, x - half : x + half] = 900
+    scan, plan = ImageVolume(image, oblique), bright_predictor.plan
+    for places, share in (({}, 0.75), ({"organ": expected}, 0.25)):
+        bright_predictor.plan = plan.model_copy(
+            update={"keep_largest": ("organ",), "statistics": (known,), "places": places}
+        )
+        found = bright_predictor.predict(scan).array
+        centre = canonical_grid(oblique).index(oblique.point(np.argwhere(found).mean(0)))
+        assert centre == pytest.approx(share * canonical_shape(oblique) - 0.5, abs=1.5)
 
 
 def test_mirror_images_are_seen_along_the_domains_axes(bright_predictor) -> None:

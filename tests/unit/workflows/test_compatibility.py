@@ -13,6 +13,9 @@ from u2net_platform.workflows.versions import load_network, load_predictor
 DENSE = {"name": "compact", "convolutions": "dense", "common_patch_zyx": None}
 
 
+PLACE = {"centre_zyx": [0.5, 0.5, 0.5], "spread_mm": 9.0}
+
+
 def test_a_version_fits_itself(publish_bright) -> None:
     record = publish_bright()
     assert misfits(record, record, "bright:1") == []
@@ -24,7 +27,9 @@ def test_a_version_fits_itself(publish_bright) -> None:
         ("plan", {"strides_zyx": [[1, 1, 1]] * 5}, "strides: the network has"),
         ("plan", {"kernels_zyx": [[1, 3, 3]] * 6}, "kernels: the network has"),
         ("plan", {"patch_zyx": [4096] * 3}, "voxels of the patch"),
-        ("plan", {"keep_largest": ["spleen"]}, "the plan keeps the largest"),
+        ("plan", {"keep_largest": ["spleen"]}, "the plan speaks of "),
+        ("plan", {"places": {"spleen": PLACE}}, "the plan speaks of "),
+        ("plan", {"places": {"organ": PLACE | {"spread_mm": 0}}}, "places.organ.spread_mm"),
         ("spec", {"channels": ["T1", "T2"]}, "channels: the network has 1, the spec 2"),
         ("spec", {"name": "heart"}, "the weights are bright's, the spec is heart's"),
         ("architecture", {"classes": 7}, "classes: the network has 7, the spec 2"),

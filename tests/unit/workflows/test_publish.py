@@ -5,11 +5,14 @@ import pytest
 import torch
 
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.places import Place
+from u2net_platform.imaging.grid import Grid
 from u2net_platform.inference.postprocessing import keep_largest
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.workflows.publish import new_version, scattered_classes
 
 SHAPE = (16, 24, 24)
+GRID = Grid(SHAPE, (2.0, 1.5, 1.5), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
 
 def _case(*bright: tuple[slice, ...], organ: tuple[tuple[slice, ...], ...]) -> SimpleNamespace:
@@ -19,11 +22,20 @@ def _case(*bright: tuple[slice, ...], organ: tuple[tuple[slice, ...], ...]) -> S
         image[0][box] = 2
     for box in organ:
         labels[box] = 1
-    return SimpleNamespace(id="case", image=image, labels=labels)
+    return SimpleNamespace(id="case", image=image, labels=labels, grid=GRID)
 
 
 LARGE = np.s_[2:12, 4:14, 4:14]
 SMALL = np.s_[2:6, 18:22, 18:22]
+
+
+def test_a_class_whose_larger_part_is_not_in_its_place_is_cleaned(bright_predictor) -> None:
+    """Without the place the larger part would be kept, and nothing be chosen."""
+    case = _case(LARGE, SMALL, organ=(SMALL,))
+    assert scattered_classes(bright_predictor, [case]) == ()
+    place = Place(centre_zyx=(0.25, 0.83, 0.83), spread_mm=3.0)
+    bright_predictor.plan = bright_predictor.plan.model_copy(update={"places": {"organ": place}})
+    assert scattered_classes(bright_predictor, [case]) == ("organ",)
 
 
 def test_a_class_that_scatters_beyond_its_organ_is_cleaned(bright_predictor) -> None:
@@ -55,12 +67,14 @@ def test_a_version_carries_what_was_chosen_for_its_own_network(
 ) -> None:
     cpu, plan = torch.device("cpu"), bright_predictor.plan
     image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
-    scattered, sure = Predictor(bright_network, bright, plan, cpu).predict_prepared(image)
-    case = SimpleNamespace(id="case", image=image, labels=scattered.copy())
-    keep_largest(case.labels, sure, 1)
+    scattered = Predictor(bright_network, bright, plan, cpu).predict_prepared(image)
+    case = SimpleNamespace(id="case", image=image, labels=scattered.copy(), grid=GRID)
+    keep_largest(case.labels, 1)
     assert (case.labels != scattered).any()
-    domain = SimpleNamespace(plugin=bright, plan=plan, validation=[case])
+    learned = SimpleNamespace(grid=GRID, foreground={1: np.argwhere(case.labels)})
+    domain = SimpleNamespace(plugin=bright, plan=plan, training=[learned], validation=[case])
     store = WeightStore(settings.weights_dir)
     version = new_version(bright_network, domain, "run", store, cpu, {})
     assert version.plan["keep_largest"] == ["organ"]
+    assert version.plan["places"].keys() == {"organ"}
     assert plan.keep_largest == ()
