@@ -260,6 +260,8 @@ def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
         {"patch_zyx": [0, 8, 8]},
         {"strides_zyx": [[7, 7, 7]] * 5},
         {"spacing_zyx_mm": [0.0, 1.0, 1.0]},
+        {"keep_largest": ["fruit"]},
+        {"places": {"fruit": {"centre_zyx": [9.0, 9.0, 9.0], "spread_mm": 1e-3}}},
     ],
 )
 def test_a_plan_that_no_other_site_could_work_by_is_refused(

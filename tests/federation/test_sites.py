@@ -20,7 +20,7 @@ from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, N
 from u2net_platform.federation import guarded_client
 from u2net_platform.federation.deployment import Deployment, init_deployment
 from u2net_platform.federation.keys import create_authority
-from u2net_platform.federation.site import SiteConfig
+from u2net_platform.federation.site_config import SiteConfig
 from u2net_platform.federation.site_folder import (
     approve,
     find_sites,

@@ -453,6 +453,8 @@ def _check_domains(held: Description, batch_voxels: int) -> None:
                 raise Refused("BadSpec")
             if not all(0 < side < math.inf for side in plan.spacing_zyx_mm):
                 raise Refused("BadSpec")
+            if plan.keep_largest or plan.places:  # of a version that was trained
+                raise Refused("BadSpec")
     except (InvalidSpec, ValidationError) as error:
         raise Refused("BadSpec") from error
 

@@ -16,7 +16,7 @@ from flwr.supernode.cli import flwr_clientapp
 
 from u2net_platform.errors import NotApproved
 from u2net_platform.federation.journal import keep_fault
-from u2net_platform.federation.site import approved_bundles
+from u2net_platform.federation.site_config import approved_bundles
 
 SITE_VARIABLE = "U2NET_SITE"
 

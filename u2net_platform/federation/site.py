@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import shutil
 import time
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from u2net_platform.catalog.catalog import Catalog
@@ -26,12 +24,10 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.splits import splitter
 from u2net_platform.domains.discovery import find_plugin
-from u2net_platform.domains.spec import list_faults
 from u2net_platform.errors import BudgetSpent, Conflict, InvalidSite, StateLost, UnknownDomain
 from u2net_platform.federation.aggregation import Weights, norm_of
 from u2net_platform.federation.journal import audit
 from u2net_platform.federation.messages import (
-    SITE_NAME,
     Ask,
     Description,
     Finish,
@@ -39,7 +35,8 @@ from u2net_platform.federation.messages import (
     Order,
     Published,
 )
-from u2net_platform.federation.privacy import Privacy, PrivacyRules
+from u2net_platform.federation.privacy import Privacy
+from u2net_platform.federation.site_config import SITE_FILE, SiteConfig
 from u2net_platform.files import exclusive
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
@@ -59,60 +56,6 @@ from u2net_platform.workflows.add_domain import add_domain, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.train import LOCK_FILE, topology_of
-
-SITE_FILE = "site.toml"
-APPROVED_FILE = "approved.txt"
-
-
-class SiteDomain(BaseModel):
-    """Where a domain's data lies at the site, and whether its own weights may leave it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data: Path
-    weights: Literal["local", "average"] = "local"
-
-
-class SiteConfig(BaseModel):
-    """`site.toml`.
-
-    plugins: a folder of the site's own. coordinator: host:port; not needed within one process.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=SITE_NAME)
-    device: str = "auto"
-    workers: int | None = Field(default=None, ge=0)
-    plugins: Path | None = None
-    coordinator: str | None = None
-    privacy: PrivacyRules = PrivacyRules()
-    domains: dict[str, SiteDomain] = {}
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Raises InvalidSite: with all faults at once."""
-        file = directory / SITE_FILE
-        try:
-            return cls.parse(file.read_text("utf-8"), file)
-        except OSError as error:
-            raise InvalidSite(
-                f"{directory} is no site: {SITE_FILE} cannot be read", "Make one: u2net site init"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise InvalidSite(f"{file} is no TOML: {error}", "Correct it.") from error
-
-    @classmethod
-    def parse(cls, text: str, file: Path) -> Self:
-        """Raises InvalidSite: with all faults at once; `file` says where."""
-        try:
-            return cls.model_validate(tomllib.loads(text))
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidSite(f"{file} is no TOML: {error}", "Correct it.") from error
-        except ValidationError as error:
-            raise InvalidSite(
-                f"{file} has faults:\n{list_faults(error)}", "Correct each of them."
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -421,14 +364,6 @@ def _told(held: Description) -> dict[str, Any]:
         for name, one in held.domains.items()
     }
     return {"domains": domains}
-
-
-def approved_bundles(directory: Path) -> set[str]:
-    """SHA-256 of the bundles that a site's people have approved."""
-    try:
-        return set((directory / APPROVED_FILE).read_text("utf-8").split())
-    except FileNotFoundError:
-        return set()
 
 
 def site_at(directory: Path) -> Site:

@@ -16,7 +16,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from u2net_platform.errors import InvalidSite, NotWritable
 from u2net_platform.federation.deployment import environment
 from u2net_platform.federation.keys import CA_FILE, SITE_KEY, create_site_key
-from u2net_platform.federation.site import (
+from u2net_platform.federation.site_config import (
     APPROVED_FILE,
     SITE_FILE,
     SiteConfig,
