@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +164,7 @@ class UniversalUNet(nn.Module):
             part.load_state_dict(dict(tensors))
         except RuntimeError as error:
             raise IncompatibleParts(
-                f"The stored weights of {owner} do not fit this network: {error}",
+                f"The weights of {owner} do not fit this network: {shorten(str(error), 300)}",
                 "Use the backbone and the architecture that the domain was trained on.",
             ) from error
 
