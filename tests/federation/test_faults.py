@@ -252,6 +252,9 @@ def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
         unpack(Ask, RecordDict({"order": ConfigRecord({"json": json.dumps(ask)})}))
 
 
+PLACE = {"centre_zyx": [0.5] * 3, "spread_mm": 9.0, "extent_zyx_mm": [90.0] * 3}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -261,7 +264,7 @@ def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
         {"strides_zyx": [[7, 7, 7]] * 5},
         {"spacing_zyx_mm": [0.0, 1.0, 1.0]},
         {"keep_largest": ["fruit"]},
-        {"places": {"fruit": {"centre_zyx": [9.0, 9.0, 9.0], "spread_mm": 1e-3}}},
+        {"places": {"fruit": PLACE}},
     ],
 )
 def test_a_plan_that_no_other_site_could_work_by_is_refused(

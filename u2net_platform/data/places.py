@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -15,7 +16,8 @@ from u2net_platform.imaging.grid import Grid, triple
 if TYPE_CHECKING:
     from u2net_platform.data.store import PreparedCase
 
-Positive = Annotated[FiniteFloat, Field(gt=0)]
+Part = Annotated[float, Field(ge=0, le=1)]
+Length = Annotated[FiniteFloat, Field(ge=1e-3)]
 
 
 class Expected(NamedTuple):
@@ -26,39 +28,57 @@ class Expected(NamedTuple):
 
 
 class Place(BaseModel):
-    """centre_zyx: a class's centre, as parts of the sides of an image that is cropped to what is
-    not zero. spread_mm: root mean square distance of the class's voxels from there."""
+    """Means over training cases.
+
+    centre_zyx: of a class, as parts of the sides of the image, cropped to what is not zero.
+    spread_mm: root mean square distance of the class's voxels from there.
+    extent_zyx_mm: of the cropped image.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    centre_zyx: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
-    spread_mm: Positive
+    centre_zyx: tuple[Part, Part, Part]
+    spread_mm: Length
+    extent_zyx_mm: tuple[Length, Length, Length]
 
     def on(self, image: Grid, target: Grid) -> Expected:
-        """The place on `target`, for an image whose cropped grid is `image`."""
+        """The place on `target`, for an image whose cropped grid is `image`.
+
+        An image of another extent shows more or less of the patient, nobody knows on which side:
+        half the difference adds to the spread.
+        """
         centre = np.multiply(self.centre_zyx, image.shape_zyx) - 0.5
-        spread = np.divide(self.spread_mm, target.spacing_zyx_mm)
-        return Expected(target.index(image.point(triple(centre))), spread)
+        unknown = (_extent(image) - self.extent_zyx_mm) / 2
+        spread = math.hypot(self.spread_mm, *unknown)
+        return Expected(
+            target.index(image.point(triple(centre))), np.divide(spread, target.spacing_zyx_mm)
+        )
 
 
 def places_of(names: Sequence[str], cases: Sequence[PreparedCase]) -> dict[str, Place]:
     """The place of each class that some case has; `names` are those of class 1, 2, ..."""
-    voxels, sides = defaultdict(list), defaultdict(list)
+    found = defaultdict(list)
     for case in cases:
         grid = case.grid
-        for value, found in case.foreground.items():
-            voxels[value].append((found + 0.5) / grid.shape_zyx)
-            sides[value].append(np.multiply(grid.shape_zyx, grid.spacing_zyx_mm))
-    places = {}
-    for value, name in enumerate(names, start=1):
-        if not voxels[value]:
-            continue
-        centre = np.mean([one.mean(0) for one in voxels[value]], axis=0)
-        squares = [
-            (((one - centre) * side) ** 2).sum(1).mean()
-            for one, side in zip(voxels[value], sides[value], strict=True)
-        ]
-        smallest = min(cases[0].grid.spacing_zyx_mm)  # of a class of one voxel
-        spread = max(float(np.sqrt(np.mean(squares))), smallest)
-        places[name] = Place(centre_zyx=triple(centre), spread_mm=spread)
-    return places
+        for value, voxels in case.foreground.items():
+            parts = (voxels + 0.5) / grid.shape_zyx
+            found[value].append((parts.mean(0), parts.var(0), _extent(grid)))
+    return {
+        name: _place(*map(np.array, zip(*found[value], strict=True)))
+        for value, name in enumerate(names, start=1)
+        if value in found
+    }
+
+
+def _place(
+    means: NDArray[np.float64], variances: NDArray[np.float64], extents: NDArray[np.float64]
+) -> Place:
+    """From a row for each case: of its voxels, as parts of the sides, and of its image, mm."""
+    centre = means.mean(0)
+    squares = ((variances + (means - centre) ** 2) * extents**2).sum(1)
+    spread = max(float(np.sqrt(squares.mean())), 1.0)  # a class may have a single voxel
+    return Place(centre_zyx=triple(centre), spread_mm=spread, extent_zyx_mm=triple(extents.mean(0)))
+
+
+def _extent(grid: Grid) -> NDArray[np.float64]:
+    return np.multiply(grid.shape_zyx, grid.spacing_zyx_mm)

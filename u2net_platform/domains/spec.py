@@ -124,7 +124,8 @@ class Evaluation(Declared):
 
 
 class Postprocessing(Declared):
-    """Classes of which only the largest connected component is kept."""
+    """Classes of which only the largest connected component is kept, those near a class's place
+    counting as larger."""
 
     keep_largest: tuple[str, ...] = ()
 

@@ -72,21 +72,19 @@ def keep_largest(labels: NDArray[np.uint8], value: int, expected: Expected | Non
         return
     # Plane by plane, as counting turns what it counts into 64-bit numbers.
     sizes, sums = np.zeros(count + 1), np.zeros((3, count + 1))
-    y, x = np.indices(inside.shape[1:]).reshape(2, -1)
     for z, plane in enumerate(components):
-        parts = plane.ravel()
+        at = np.flatnonzero(plane)
+        parts = plane.ravel()[at]
         here = np.bincount(parts, minlength=count + 1)
         sizes += here
-        if expected:
-            in_plane = (np.bincount(parts, axis, count + 1) for axis in (y, x))
-            sums += [z * here, *in_plane]
-    sizes[0] = 0
+        rows, columns = np.divmod(at, plane.shape[1])
+        sums += [z * here, *(np.bincount(parts, axis, count + 1) for axis in (rows, columns))]
+    sizes, sums = sizes[1:], sums[:, 1:]
     if expected:
-        first = np.array([[side.start] for side in box])
-        centres = first + sums / np.maximum(sizes, 1)
+        centres = np.array([[side.start] for side in box]) + sums / sizes
         away = (centres - expected.centre_zyx[:, None]) / expected.spread_zyx[:, None]
-        sizes /= 1 + (away**2).sum(0)
-    largest = int(sizes.argmax())
+        sizes = sizes / (1 + (away**2).sum(0))
+    largest = 1 + int(sizes.argmax())
     for labels_plane, plane in zip(inside, components, strict=True):
         labels_plane[(plane > 0) & (plane != largest)] = 0
 

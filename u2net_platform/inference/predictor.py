@@ -110,10 +110,12 @@ class Predictor:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""
         grid = prepared.grid
         slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
+        # One name: a second copy would be held while parts are found.
         labels = labels_from_scores(slabs, grid, canonical_grid(target))
+        labels = turned_back(labels, target)
         found = postprocess(
             self.plugin,
-            turned_back(labels, target),
+            labels,
             target.spacing_zyx_mm,
             self.plan.keep_largest,
             {name: place.on(grid, target) for name, place in self.plan.places.items()},

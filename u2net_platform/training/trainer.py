@@ -50,6 +50,7 @@ VALIDATION_CASES = 8  # of a domain, while training
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
 TIMING_SHARE = 1 / 16  # of a budget of minutes, after which the number of cycles is fixed
 BUDGET_SHARE = 0.97  # of it is planned for; checkpoints and a pause must fit in too
+VALIDATION_SHARE = 0.2  # of it at most; where one takes long, there are fewer
 MOMENTUM = 0.99
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -137,7 +138,8 @@ class Trainer:
         self._workers = workers_for(options.device) if options.workers is None else options.workers
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
-        self._length_is_open = options.minutes is not None
+        # None while the minutes have yet to tell how long the run is.
+        self._validations = VALIDATIONS if options.minutes is None else None
 
     @property
     def recipe(self) -> Recipe:
@@ -159,7 +161,7 @@ class Trainer:
         self._set_cycles(state["cycles"])
         self._schedule.restore(state["schedule"])
         self._clock.losses = state["losses"]
-        self._length_is_open = state.get("length_is_open", False)
+        self._validations = state.get("validations", VALIDATIONS)
 
     def begin_at(self, cycle: int, memory: Path | None = None) -> None:
         """Begin in the middle: a part of a longer run, as a round of a federation is.
@@ -224,7 +226,7 @@ class Trainer:
             "schedule": self._schedule.state(),
             "curves": self.curves,
             "losses": self._clock.losses,
-            "length_is_open": self._length_is_open,
+            "validations": self._validations,
         }
         save_checkpoint(self._file, tensors, state)
         self._clock.saved_at = time.monotonic()
@@ -305,19 +307,22 @@ class Trainer:
                     parameter.grad.add_(parameter.detach() - start, alpha=self.options.proximal)
 
     def _end_cycle(self, watcher: Watcher, recorder: Recorder) -> None:
-        if self._length_is_open:
+        validations = self._validations
+        if validations is None:
             self._estimate_length(watcher, recorder)
         last = self.cycle >= self._recipe.cycles
         if self.cycle % CURVE_CYCLES == 0 or last:
             losses = {f"loss/{name}": float(np.mean(v)) for name, v in self._clock.losses.items()}
             self._clock.losses = {}
             self._note(losses, recorder)
-        apart = math.ceil(self._recipe.cycles / VALIDATIONS)
-        due = self.cycle >= apart and (self._recipe.cycles - self.cycle) % apart == 0
-        if last or (due and not self._length_is_open):
-            self._end_validation(watcher, recorder)
+        if validations is not None:
+            due, before = (
+                n * validations // self._recipe.cycles for n in (self.cycle, self.cycle - 1)
+            )
+            if due > before:
+                self._note_validation(watcher, recorder)
 
-    def _end_validation(self, watcher: Watcher, recorder: Recorder) -> None:
+    def _note_validation(self, watcher: Watcher, recorder: Recorder) -> None:
         dice = self.validate()
         watcher.on_validation(self.cycle, dice)
         self._note({f"dice/{name}": value for name, value in dice.items()}, recorder)
@@ -331,12 +336,14 @@ class Trainer:
         if len(laps) <= begin + 1:
             return  # what was made ahead of time is being used up
         budget = 60 * self.options.minutes
-        validation = 0.0
+        planned = 0.0
         if len(laps) > begin + WARM_UP_CYCLES and laps[-1] - laps[0] >= TIMING_SHARE * budget:
-            self._end_validation(watcher, recorder)
-            validation = time.monotonic() - laps[-1]
-            self._length_is_open = False
-        left = BUDGET_SHARE * budget - (time.monotonic() - laps[0]) - VALIDATIONS * validation
+            self._note_validation(watcher, recorder)
+            seconds = max(time.monotonic() - laps[-1], 1e-3)
+            affordable = int(VALIDATION_SHARE * budget / seconds)
+            self._validations = max(1, min(VALIDATIONS, affordable))
+            planned = self._validations * seconds
+        left = BUDGET_SHARE * budget - (time.monotonic() - laps[0]) - planned
         lap = (laps[-1] - laps[begin]) / (len(laps) - 1 - begin)
         self._set_cycles(self.cycle + max(1, int(left / lap)))
 

@@ -1,7 +1,9 @@
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from u2net_platform.data.places import Place, places_of
 from u2net_platform.imaging.grid import Grid
@@ -24,6 +26,7 @@ def test_a_place_is_the_mean_of_centres_as_parts_of_the_sides() -> None:
     assert places.keys() == {"organ", "speck"}
     middle = [(4.5 / 10 + 10 / 20) / 2, (9.5 / 20 + 27.5 / 40) / 2, 0.5]
     assert places["organ"].centre_zyx == pytest.approx(middle)
+    assert places["organ"].extent_zyx_mm == pytest.approx((30, 30, 20))
 
 
 def test_the_spread_counts_the_organs_size_and_how_far_it_moves() -> None:
@@ -38,7 +41,7 @@ def test_a_single_voxel_has_a_spread_too() -> None:
 
 
 def test_a_place_lies_where_it_was_on_the_grid_that_it_was_taken_from_and_on_others() -> None:
-    place = Place(centre_zyx=(0.25, 0.5, 0.75), spread_mm=6.0)
+    place = Place(centre_zyx=(0.25, 0.5, 0.75), spread_mm=6.0, extent_zyx_mm=(16.0, 10.0, 12.0))
     image = Grid((8, 10, 12), (2.0, 1.0, 1.0), (5.0, 6.0, 7.0), AXIAL)
     here = place.on(image, image)
     assert here.centre_zyx == pytest.approx([1.5, 4.5, 8.5])
@@ -47,3 +50,26 @@ def test_a_place_lies_where_it_was_on_the_grid_that_it_was_taken_from_and_on_oth
     there = place.on(image, larger)
     assert larger.point(there.centre_zyx) == pytest.approx(image.point(here.centre_zyx))
     assert there.spread_zyx == pytest.approx([6, 6, 3])
+
+
+def test_in_an_image_that_shows_more_the_place_is_less_certain() -> None:
+    place = Place(centre_zyx=(0.5, 0.5, 0.5), spread_mm=6.0, extent_zyx_mm=(24.0, 10.0, 12.0))
+    image = Grid((20, 10, 12), (2.0, 1.0, 1.0), (5.0, 6.0, 7.0), AXIAL)  # by 16 mm along z
+    assert place.on(image, image).spread_zyx == pytest.approx([5, 10, 10])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"centre_zyx": (0.5, 0.5, 1.5)},
+        {"centre_zyx": (0.5, 0.5, math.nan)},
+        {"spread_mm": 0.0},
+        {"spread_mm": math.inf},
+        {"extent_zyx_mm": (0.0, 1.0, 1.0)},
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(changed: dict[str, object]) -> None:
+    sound = {"centre_zyx": (0.5, 0.5, 0.5), "spread_mm": 6.0, "extent_zyx_mm": (9.0, 9.0, 9.0)}
+    Place.model_validate(sound)
+    with pytest.raises(ValidationError, match=next(iter(changed))):
+        Place.model_validate(sound | changed)

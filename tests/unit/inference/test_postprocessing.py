@@ -91,9 +91,10 @@ def test_a_place_counts_in_the_whole_volume_not_in_the_box_of_the_class() -> Non
     assert labels[2].sum() == 0
 
 
-def test_finding_parts_holds_what_is_counted_for_it() -> None:
-    noise = np.random.default_rng(0).random((256, 64, 64))
-    labels = (noise < 0.2).astype(np.uint8)
+@pytest.mark.parametrize("share", [0.002, 0.3], ids=["many parts", "one large part"])
+def test_finding_parts_holds_what_is_counted_for_it(share: float) -> None:
+    noise = np.random.default_rng(0).random((128, 128, 128))
+    labels = (noise < share).astype(np.uint8)
     tracemalloc.start()
     keep_largest(labels, 1, Expected(np.zeros(3), np.ones(3)))
     _, peak = tracemalloc.get_traced_memory()

@@ -102,19 +102,25 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
 def test_the_part_in_its_place_is_kept_in_an_oblique_input(bright_predictor, oblique) -> None:
     """The larger of two boxes lies in the corner that is furthest from where one is expected."""
     image = np.full((1, *oblique.shape_zyx), 100, np.float32)
-    expected = Place(centre_zyx=(0.25, 0.25, 0.25), spread_mm=12.0)
+    extent = np.multiply(canonical_shape(oblique), canonical_grid(oblique).spacing_zyx_mm)
+    expected = Place(centre_zyx=(0.25, 0.25, 0.25), spread_mm=12.0, extent_zyx_mm=triple(extent))
     known = Statistics(mean=500.0, std=200.0, low=0.0, high=1000.0)
     for share, half in ((0.25, 3), (0.75, 4)):
         middle = canonical_grid(oblique).point(triple(share * canonical_shape(oblique) - 0.5))
         z, y, x = np.rint(oblique.index(middle)).astype(int)
         image[0, z - half : z + half, y - half : y + half, x - half : x + half] = 900
-    scan, plan = ImageVolume(image, oblique), bright_predictor.plan
+    # Zeros around it, which are cropped away, so that no part of the sides changes.
+    grid = replace(
+        oblique, shape_zyx=(29, 35, 39), origin_lps_mm=triple(oblique.point((-4, 0, -3)))
+    )
+    scan = ImageVolume(np.pad(image, ((0, 0), (4, 5), (0, 5), (3, 0))), grid)
+    plan = bright_predictor.plan
     for places, share in (({}, 0.75), ({"organ": expected}, 0.25)):
         bright_predictor.plan = plan.model_copy(
             update={"keep_largest": ("organ",), "statistics": (known,), "places": places}
         )
         found = bright_predictor.predict(scan).array
-        centre = canonical_grid(oblique).index(oblique.point(np.argwhere(found).mean(0)))
+        centre = canonical_grid(oblique).index(grid.point(np.argwhere(found).mean(0)))
         assert centre == pytest.approx(share * canonical_shape(oblique) - 0.5, abs=1.5)
 
 

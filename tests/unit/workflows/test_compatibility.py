@@ -13,7 +13,7 @@ from u2net_platform.workflows.versions import load_network, load_predictor
 DENSE = {"name": "compact", "convolutions": "dense", "common_patch_zyx": None}
 
 
-PLACE = {"centre_zyx": [0.5, 0.5, 0.5], "spread_mm": 9.0}
+PLACE = {"centre_zyx": [0.5, 0.5, 0.5], "spread_mm": 9.0, "extent_zyx_mm": [60.0, 90.0, 90.0]}
 
 
 def test_a_version_fits_itself(publish_bright) -> None:
@@ -30,6 +30,7 @@ def test_a_version_fits_itself(publish_bright) -> None:
         ("plan", {"keep_largest": ["spleen"]}, "the plan speaks of "),
         ("plan", {"places": {"spleen": PLACE}}, "the plan speaks of "),
         ("plan", {"places": {"organ": PLACE | {"spread_mm": 0}}}, "places.organ.spread_mm"),
+        ("plan", {"places": {"organ": PLACE | {"centre_zyx": [9, 0, 0]}}}, "places.organ.centre"),
         ("spec", {"channels": ["T1", "T2"]}, "channels: the network has 1, the spec 2"),
         ("spec", {"name": "heart"}, "the weights are bright's, the spec is heart's"),
         ("architecture", {"classes": 7}, "classes: the network has 7, the spec 2"),

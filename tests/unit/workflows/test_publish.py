@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.data.places import Place
+from u2net_platform.data.places import Place, places_of
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.inference.postprocessing import keep_largest
 from u2net_platform.inference.predictor import Predictor
+from u2net_platform.workflows import publish
 from u2net_platform.workflows.publish import new_version, scattered_classes
 
 SHAPE = (16, 24, 24)
@@ -33,7 +34,7 @@ def test_a_class_whose_larger_part_is_not_in_its_place_is_cleaned(bright_predict
     """Without the place the larger part would be kept, and nothing be chosen."""
     case = _case(LARGE, SMALL, organ=(SMALL,))
     assert scattered_classes(bright_predictor, [case]) == ()
-    place = Place(centre_zyx=(0.25, 0.83, 0.83), spread_mm=3.0)
+    place = Place(centre_zyx=(0.25, 0.83, 0.83), spread_mm=3.0, extent_zyx_mm=(32.0, 36.0, 36.0))
     bright_predictor.plan = bright_predictor.plan.model_copy(update={"places": {"organ": place}})
     assert scattered_classes(bright_predictor, [case]) == ("organ",)
 
@@ -63,18 +64,26 @@ def test_without_validation_cases_nothing_is_chosen(bright_predictor) -> None:
 
 
 def test_a_version_carries_what_was_chosen_for_its_own_network(
-    settings, bright, bright_network, bright_predictor
+    settings, bright, bright_network, bright_predictor, monkeypatch
 ) -> None:
     cpu, plan = torch.device("cpu"), bright_predictor.plan
     image = np.random.default_rng(0).normal(size=(1, *SHAPE)).astype(np.float32)
     scattered = Predictor(bright_network, bright, plan, cpu).predict_prepared(image)
     case = SimpleNamespace(id="case", image=image, labels=scattered.copy(), grid=GRID)
-    keep_largest(case.labels, 1)
-    assert (case.labels != scattered).any()
     learned = SimpleNamespace(grid=GRID, foreground={1: np.argwhere(case.labels)})
+    places = places_of(["organ"], [learned])
+    keep_largest(case.labels, 1, places["organ"].on(GRID, GRID))
+    assert (case.labels != scattered).any()
+    seen: list[Predictor] = []
+    monkeypatch.setattr(
+        publish,
+        "scattered_classes",
+        lambda one, cases: seen.append(one) or scattered_classes(one, cases),
+    )
     domain = SimpleNamespace(plugin=bright, plan=plan, training=[learned], validation=[case])
     store = WeightStore(settings.weights_dir)
     version = new_version(bright_network, domain, "run", store, cpu, {})
     assert version.plan["keep_largest"] == ["organ"]
-    assert version.plan["places"].keys() == {"organ"}
+    assert version.plan["places"] == {"organ": places["organ"].model_dump(mode="json")}
+    assert seen[0].plan.places == places  # what is chosen is chosen with them
     assert plan.keep_largest == ()
