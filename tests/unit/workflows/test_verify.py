@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.model.network import build_network
+from u2net_platform.model.partition import train_only
+from u2net_platform.model.topology import Architecture
+from u2net_platform.workflows.verify import prove, take_probe
+
+
+@pytest.mark.parametrize("convolutions", ["separable", "dense"])
+def test_a_version_that_was_trained_on_a_frozen_backbone_gives_what_it_gave_then(
+    settings, bright_network, convolutions: str
+) -> None:
+    topology = bright_network.topology("bright")
+    topology = topology.model_copy(update={"strides_zyx": ((2, 2, 2),) * 4 + ((1, 1, 1),)})
+    architecture = Architecture(convolutions=convolutions)
+    network = build_network(architecture, {"bright": topology}, seed=3)
+    train_only(network, {"bright"})
+    frozen = {name for name, one in network.named_parameters() if not one.requires_grad}
+    store = WeightStore(settings.weights_dir)
+    probe = take_probe(network, "bright", store)
+    assert frozen == {name for name, one in network.named_parameters() if not one.requires_grad}
+    again = build_network(architecture, {"bright": topology}, seed=3)
+    output, _ = prove(again, "bright", probe, store.get(probe["input"])["image"])
+    assert output == "same"
