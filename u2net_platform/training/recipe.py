@@ -25,8 +25,8 @@ class Recipe(BaseModel):
         there a weight is one of many times as many, so smaller, and wants smaller steps.
     clip_norm: largest norm of a step's gradient. batch_voxels: bound on the voxels of a batch, from
     which the plan derives patch and batch size.
-    temperature: None gives one batch of each domain in turn; with T, the domain of each step is
-    drawn with probability proportional to (its training cases) ** (1 / T).
+    temperature: None gives one batch of each domain in turn; with T, the share of steps of each is
+    proportional to (its training cases) ** (1 / T).
     precision: bfloat16 takes effect on a GPU alone; elsewhere the run says so.
     """
 

@@ -32,6 +32,7 @@ from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import BACKBONE, owned_by, owner_of, train_only
 from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.acceleration import accelerate, workers_for
+from u2net_platform.training.budget import TimeBudget
 from u2net_platform.training.checkpoint import (
     load_checkpoint,
     optimiser_tensors,
@@ -41,16 +42,13 @@ from u2net_platform.training.checkpoint import (
     without_prefix,
 )
 from u2net_platform.training.recipe import Recipe
-from u2net_platform.training.schedule import WARM_UP_CYCLES, schedule_of
+from u2net_platform.training.schedule import schedule_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 90.0
 VALIDATIONS = 8  # in a run at most, the last one at its end
 VALIDATION_CASES = 8  # of a domain, while training
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
-TIMING_SHARE = 1 / 16  # of a budget of minutes, after which the number of cycles is fixed
-BUDGET_SHARE = 0.97  # of it is planned for; checkpoints and a pause must fit in too
-VALIDATION_SHARE = 0.2  # of it at most; where one takes long, there are fewer
 MOMENTUM = 0.99
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -138,8 +136,12 @@ class Trainer:
         self._workers = workers_for(options.device) if options.workers is None else options.workers
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
-        # None while the minutes have yet to tell how long the run is.
-        self._validations = VALIDATIONS if options.minutes is None else None
+        self._budget: TimeBudget | None = None
+        self._validations: int | None = VALIDATIONS
+        if options.minutes is not None:
+            begin = math.ceil(batches_ahead(self._workers) / len(domains)) + 1
+            self._budget = TimeBudget(options.minutes, begin)
+            self._validations = None  # until the minutes have told how long the run is
 
     @property
     def recipe(self) -> Recipe:
@@ -329,23 +331,13 @@ class Trainer:
 
     def _estimate_length(self, watcher: Watcher, recorder: Recorder) -> None:
         """How many cycles fit into the minutes at the speed so far; fixed once that is known."""
-        assert self.options.minutes is not None
-        laps = self._clock.laps
-        laps.append(time.monotonic())
-        begin = math.ceil(batches_ahead(self._workers) / len(self.domains)) + 1
-        if len(laps) <= begin + 1:
-            return  # what was made ahead of time is being used up
-        budget = 60 * self.options.minutes
-        planned = 0.0
-        if len(laps) > begin + WARM_UP_CYCLES and laps[-1] - laps[0] >= TIMING_SHARE * budget:
+        assert self._budget is not None
+        self._budget.end_cycle()
+        if self._budget.is_timed:
             self._note_validation(watcher, recorder)
-            seconds = max(time.monotonic() - laps[-1], 1e-3)
-            affordable = int(VALIDATION_SHARE * budget / seconds)
-            self._validations = max(1, min(VALIDATIONS, affordable))
-            planned = self._validations * seconds
-        left = BUDGET_SHARE * budget - (time.monotonic() - laps[0]) - planned
-        lap = (laps[-1] - laps[begin]) / (len(laps) - 1 - begin)
-        self._set_cycles(self.cycle + max(1, int(left / lap)))
+            self._validations = self._budget.reserve_validations(VALIDATIONS)
+        if (left := self._budget.cycles_left()) is not None:
+            self._set_cycles(self.cycle + left)
 
     def _set_cycles(self, cycles: int) -> None:
         """Fix the length of the run; the schedule starts from its state before."""
@@ -381,7 +373,6 @@ class Trainer:
 class _Clock:
     """Times of this process, and the losses since the last point of a curve."""
 
-    laps: list[float] = field(default_factory=lambda: [time.monotonic()])
     saved_at: float = field(default_factory=time.monotonic)
     losses: dict[str, list[float]] = field(default_factory=dict)
 

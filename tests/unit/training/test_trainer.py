@@ -15,6 +15,7 @@ import torch
 from u2net_platform.errors import Diverged, Interrupted, NothingToResume
 from u2net_platform.model.partition import tensors_digest
 from u2net_platform.tracking.recorder import NullRecorder
+from u2net_platform.training import budget
 from u2net_platform.training import trainer as module
 from u2net_platform.training.trainer import Step, Trainer
 
@@ -176,9 +177,9 @@ def test_the_minutes_fix_the_number_of_cycles_once_no_batch_was_made_before(
     ahead: int,
     cycles: int,
 ) -> None:
-    monkeypatch.setattr(module, "WARM_UP_CYCLES", 2)
+    monkeypatch.setattr(budget, "WARM_UP_CYCLES", 2)
     monkeypatch.setattr(module, "batches_ahead", lambda _: ahead)
-    monkeypatch.setattr(module, "VALIDATION_SHARE", 1e12)  # one is due in the cycle that fixes it
+    monkeypatch.setattr(budget, "VALIDATION_SHARE", 1e12)  # one is due in the cycle that fixes it
     trainer = make_trainer(cycles=500, minutes=1e-6)
     seen = spectator()
     trainer.run(seen, NullRecorder())
@@ -201,7 +202,8 @@ def test_minutes_are_used_up_and_not_exceeded(
         pass_by(validation)
         return {}
 
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    for one in (module, budget):
+        monkeypatch.setattr(one, "time", SimpleNamespace(monotonic=lambda: now))
     trainer = make_trainer(cycles=500, minutes=20)
     monkeypatch.setattr(trainer, "_optimise", lambda *_: 1.0)
     monkeypatch.setattr(trainer, "validate", validate)
@@ -222,8 +224,8 @@ def test_a_run_that_goes_on_keeps_the_cycles_once_they_were_fixed(
     stopped: int,
     fixed: bool,
 ) -> None:
-    monkeypatch.setattr(module, "WARM_UP_CYCLES", 2)
-    monkeypatch.setattr(module, "TIMING_SHARE", 0)
+    monkeypatch.setattr(budget, "WARM_UP_CYCLES", 2)
+    monkeypatch.setattr(budget, "TIMING_SHARE", 0)
 
     def steps_until(cycle: int, trainer: Trainer) -> list[Step]:
         def stop(step: Step) -> None:
