@@ -23,6 +23,7 @@ from u2net_platform.data.store import PreparedCase
 from u2net_platform.data.workers import belong_to_parent
 from u2net_platform.domains.spec import DomainSpec
 
+GOLDEN_RATIO = (1 + 5**0.5) / 2
 BATCHES_AHEAD = 4  # of a few workers together; of many, one of each
 
 Shape = tuple[int, int, int]
@@ -127,8 +128,8 @@ def cut(array: NDArray[Element], centre: NDArray[np.int64], size: Shape) -> NDAr
 class PatchStream(Dataset[Batch]):
     """Item k is the batch of optimiser step k.
 
-    The domains take turns, or, where `weights` are given, each step draws one: then a domain's
-    k-th batch is another than in turns.
+    The domains take turns. Where `weights` are given, each has its share of any stretch of steps,
+    to within a few: so any stretch takes about as long as another.
     """
 
     def __init__(
@@ -148,13 +149,15 @@ class PatchStream(Dataset[Batch]):
         return Batch(domain, *self.sources[domain].batch(rng))
 
     def _turn(self, step: int) -> tuple[str, int]:
-        """The domain of a step, and a number that no other step of this domain has."""
+        """The domain of a step, and how many steps it had before."""
         names = list(self.sources)
         if self.weights is None:
             return names[step % len(names)], step // len(names)
-        shares = np.array([self.weights[name] for name in names])
-        rng = np.random.default_rng([self.seed, step])
-        return names[rng.choice(len(names), p=shares / shares.sum())], step
+        ends = np.cumsum([self.weights[name] for name in names])
+        # Multiples of the golden ratio fill 0..1 evenly, wherever one begins.
+        points = np.arange(step + 1) * GOLDEN_RATIO % 1
+        turns = np.searchsorted(ends / ends[-1], points, side="right")
+        return names[turns[-1]], int((turns[:-1] == turns[-1]).sum())
 
     def from_step(self, step: int, workers: int) -> Iterator[Batch]:
         """Endless batches from a step on; with workers, made ahead of time in other processes."""
