@@ -252,6 +252,9 @@ def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
         unpack(Ask, RecordDict({"order": ConfigRecord({"json": json.dumps(ask)})}))
 
 
+BORDER = {
+    "axis": 1, "classes": ["fruit", "stone"], "weights": [0.0] * 60, "offset": 0.5, "error": 0.1
+}  # fmt: skip
 PLACE = {"centre_zyx": [0.5] * 3, "spread_mm": 9.0, "extent_zyx_mm": [90.0] * 3}
 
 
@@ -265,6 +268,7 @@ PLACE = {"centre_zyx": [0.5] * 3, "spread_mm": 9.0, "extent_zyx_mm": [90.0] * 3}
         {"spacing_zyx_mm": [0.0, 1.0, 1.0]},
         {"keep_largest": ["fruit"]},
         {"places": {"fruit": PLACE}},
+        {"border": BORDER},
     ],
 )
 def test_a_plan_that_no_other_site_could_work_by_is_refused(

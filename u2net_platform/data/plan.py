@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from u2net_platform.data.borders import Border
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.integrity import digest_of_case, load_case
 from u2net_platform.data.places import Place
@@ -66,13 +67,18 @@ class Fingerprint(Frozen):
     data_digest: str
 
 
+LEARNED = {"keep_largest", "places", "border"}
+
+
 class Plan(Frozen):
     """How a domain's cases are prepared and its network is built.
 
     `shape_zyx` is the median case at the plan's spacing; `kernels_zyx` has one entry a level,
-    `strides_zyx` one for each transition from a level to the next. `keep_largest`, in a published
-    version: classes of which only the largest part is kept, as that helped on validation cases;
-    `places`, there: where classes lie, by name.
+    `strides_zyx` one for each transition from a level to the next.
+
+    A published version has `LEARNED` besides. keep_largest: classes of which only the largest part
+    is kept, as that helped on validation cases. places: where classes lie, by name. border: what
+    its spec declares one for.
     """
 
     spacing_zyx_mm: Spacing
@@ -84,11 +90,12 @@ class Plan(Frozen):
     statistics: tuple[Statistics, ...] | None
     keep_largest: tuple[str, ...] = ()
     places: dict[str, Place] = {}
+    border: Border | None = None
 
     @property
     def digest(self) -> str:
         """Digest of what training needs."""
-        return digest_of(self.model_dump(mode="json", exclude={"keep_largest", "places"}))
+        return digest_of(self.model_dump(mode="json", exclude=LEARNED))
 
     @property
     def preparation_digest(self) -> str:

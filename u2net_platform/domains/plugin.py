@@ -33,6 +33,8 @@ class DomainPlugin:
     clean_image: raw intensities (c z y x, float32) and spacing in mm to raw intensities of the
         same shape, before anything else happens to them.
     postprocess: predicted classes (z y x, uint8) and spacing in mm to classes of the same shape.
+
+    Both see volumes that are turned: z ascends to the head, y to the back, x to the left.
     """
 
     spec: DomainSpec

@@ -123,11 +123,19 @@ class Evaluation(Declared):
     surface_tolerance_mm: Positive = 1.0
 
 
+class DeclaredBorder(Declared):
+    """Two classes that readers part with one slice across an axis of the canonical volume."""
+
+    between: tuple[str, str]
+    axis: Literal["z", "y", "x"]
+
+
 class Postprocessing(Declared):
-    """Classes of which only the largest connected component is kept, those near a class's place
-    counting as larger."""
+    """keep_largest: classes of which only the largest connected component is kept, those near a
+    class's place counting as larger. border: what parts two classes, drawn as such."""
 
     keep_largest: tuple[str, ...] = ()
+    border: DeclaredBorder | None = None
 
 
 class Statistics(Declared):
@@ -206,9 +214,13 @@ class DomainSpec(Declared):
             faults.append(f"unlabelled names no label: {sorted(unknown)}")
         if self.plan.statistics and len(self.plan.statistics) != len(self.channels):
             faults.append("plan.statistics needs one entry a channel")
-        unknown = set(self.postprocessing.keep_largest) - set(names)
-        if unknown:
+        if unknown := set(self.postprocessing.keep_largest) - set(names):
             faults.append(f"postprocessing.keep_largest names no label: {sorted(unknown)}")
+        if border := self.postprocessing.border:
+            if unknown := set(border.between) - set(names):
+                faults.append(f"postprocessing.border names no label: {sorted(unknown)}")
+            if border.between[0] == border.between[1]:
+                faults.append("postprocessing.border lies between two labels, not one")
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -28,7 +28,7 @@ from u2net_platform.catalog.records import (
     VersionRecord,
 )
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.data.plan import Plan
+from u2net_platform.data.plan import LEARNED, Plan
 from u2net_platform.domains.spec import DomainSpec, PlanOverrides
 from u2net_platform.errors import (
     Conflict,
@@ -453,7 +453,7 @@ def _check_domains(held: Description, batch_voxels: int) -> None:
                 raise Refused("BadSpec")
             if not all(0 < side < math.inf for side in plan.spacing_zyx_mm):
                 raise Refused("BadSpec")
-            if plan.keep_largest or plan.places:  # of a version that was trained
+            if any(getattr(plan, name) for name in LEARNED):  # of a version that was trained
                 raise Refused("BadSpec")
     except (InvalidSpec, ValidationError) as error:
         raise Refused("BadSpec") from error

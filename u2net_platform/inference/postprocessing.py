@@ -1,4 +1,4 @@
-"""What happens to a prediction after the network, on the grid of the input."""
+"""What happens to a prediction after the network, on the input's grid, canonical."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import BrokenPlugin
 
 if TYPE_CHECKING:
+    from u2net_platform.data.borders import Border
     from u2net_platform.data.places import Expected
     from u2net_platform.domains.plugin import Postprocess
 
@@ -27,12 +28,14 @@ def postprocess(
     spacing_zyx_mm: ZYX,
     chosen: Collection[str] = (),
     expected: Mapping[str, Expected] = NOWHERE,
+    border: Border | None = None,
 ) -> NDArray[np.uint8]:
     """The plugin's own hook where it has one, else what its spec declares; z y x to z y x.
 
     labels: may be changed in place.
     chosen: classes of which the largest part is kept, beside those that the spec declares.
     expected: where classes are expected, by name.
+    border: what is learned of the border that the spec declares.
 
     Raises:
         BrokenPlugin: the hook fails, or returns something that is no such volume.
@@ -41,6 +44,8 @@ def postprocess(
         return _run_hook(plugin, plugin.postprocess, labels, spacing_zyx_mm)
     for value in cleaned_classes(plugin, chosen):
         keep_largest(labels, value, expected.get(plugin.spec.class_names[value - 1]))
+    if border:
+        border.draw(labels, plugin.spec.class_names, spacing_zyx_mm)
     return labels
 
 

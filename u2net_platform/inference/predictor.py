@@ -110,17 +110,16 @@ class Predictor:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""
         grid = prepared.grid
         slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
-        # One name: a second copy would be held while parts are found.
-        labels = labels_from_scores(slabs, grid, canonical_grid(target))
-        labels = turned_back(labels, target)
-        found = postprocess(
+        turned = canonical_grid(target)
+        labels = postprocess(
             self.plugin,
-            labels,
-            target.spacing_zyx_mm,
+            labels_from_scores(slabs, grid, turned),
+            turned.spacing_zyx_mm,
             self.plan.keep_largest,
-            {name: place.on(grid, target) for name, place in self.plan.places.items()},
+            {name: place.on(grid, turned) for name, place in self.plan.places.items()},
+            self.plan.border,
         )
-        return LabelVolume(found, target)
+        return LabelVolume(turned_back(labels, target), target)
 
     def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""
@@ -185,8 +184,8 @@ class Predictor:
         batch = self.batch_size * prod(self.plan.patch_zyx) * BYTES_PER_PATCH_VOXEL
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
-        cleaned = bool(cleaned_classes(self.plugin, self.plan.keep_largest))
-        after = 1 + max(BYTES_PER_CLEANED_VOXEL * cleaned, COPIES)
+        cleaned = cleaned_classes(self.plugin, self.plan.keep_largest) or self.plan.border
+        after = 1 + max(BYTES_PER_CLEANED_VOXEL * bool(cleaned), COPIES)
         least = held + SCATTERED_BYTES
         least += max(2 * voxels + max(slab + batch, resampling), after * voxels)
         whole = least + 4 * channels * prod(grid.shape_zyx)

@@ -93,7 +93,8 @@ def _differences(
         ("spacing", "plan", plan.spacing_zyx_mm, "spec",
          plan.spacing_zyx_mm if declared == "median" else declared),
     )  # fmt: skip
-    if unknown := {*plan.keep_largest, *plan.places} - set(spec.class_names):
+    border = plan.border.classes if plan.border else ()
+    if unknown := {*plan.keep_largest, *plan.places, *border} - set(spec.class_names):
         yield f"classes: the plan speaks of {sorted(unknown)}, which the spec has not"
     for what, first, one, second, other in rows:
         if one != other:

@@ -10,6 +10,7 @@ import torch
 
 from u2net_platform.catalog.records import NewVersion
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.borders import border_of
 from u2net_platform.data.places import places_of
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.evaluation.metrics import dice_by_class
@@ -37,7 +38,8 @@ def new_version(
     """
     name, spec = domain.plugin.name, domain.plugin.spec
     places = places_of(spec.class_names, domain.training)
-    plan = domain.plan.model_copy(update={"places": places})
+    border = border_of(spec, domain.training)
+    plan = domain.plan.model_copy(update={"places": places, "border": border})
     chosen = scattered_classes(Predictor(network, domain.plugin, plan, device), domain.validation)
     new = NewVersion(
         **stored_weights(network, name, store),

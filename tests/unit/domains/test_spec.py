@@ -40,6 +40,16 @@ def test_a_source_value_cannot_stand_for_two_labels() -> None:
 
 def test_only_declared_labels_can_be_postprocessed() -> None:
     assert "liver" in fault_of(postprocessing={"keep_largest": ["liver"]})
+    assert "liver" in fault_of(postprocessing=border("kidney", "liver"))
+
+
+def test_a_border_lies_between_two_labels() -> None:
+    assert "not one" in fault_of(postprocessing=border("kidney", "kidney"))
+    DomainSpec.parse(SPEC | {"postprocessing": border("kidney", "cyst")}, "")
+
+
+def border(*between: str) -> dict[str, object]:
+    return {"border": {"between": between, "axis": "z"}}
 
 
 def test_a_key_that_nobody_reads_is_refused() -> None:

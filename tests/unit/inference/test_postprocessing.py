@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from u2net_platform.data.borders import POINTS, Border
 from u2net_platform.data.places import Expected
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
@@ -91,12 +92,35 @@ def test_a_place_counts_in_the_whole_volume_not_in_the_box_of_the_class() -> Non
     assert labels[2].sum() == 0
 
 
+def test_a_border_is_drawn_between_the_parts_that_are_kept(plugin) -> None:
+    """A scattered part counts neither for where they meet nor for their shape."""
+    labels = np.zeros((3, 40, 4), np.uint8)
+    labels[:, 10:15], labels[:, 15:30] = 1, 2
+    labels[1, 14, 2], labels[1, 17, 2] = 2, 1
+    expected = labels.copy()
+    expected[:, 10:15], expected[:, 15:30] = 1, 2
+    labels[1, 38, 1] = 2
+    border = Border(
+        axis=1, classes=("left", "right"), weights=(0.0,) * 3 * POINTS, offset=0.25, error=1.0
+    )
+    found = postprocess(plugin, labels, SPACING, border=border)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("share", [0.002, 0.3], ids=["many parts", "one large part"])
-def test_finding_parts_holds_what_is_counted_for_it(share: float) -> None:
+def test_cleaning_holds_what_is_counted_for_it(share: float) -> None:
     noise = np.random.default_rng(0).random((128, 128, 128))
     labels = (noise < share).astype(np.uint8)
-    tracemalloc.start()
-    keep_largest(labels, 1, Expected(np.zeros(3), np.ones(3)))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < (BYTES_PER_CLEANED_VOXEL + 0.5) * labels.size
+    both = (noise < share).astype(np.uint8) + (noise < share / 2)
+    border = Border(
+        axis=2, classes=("left", "right"), weights=(0.0,) * 3 * POINTS, offset=0.5, error=1.0
+    )
+    for clean in (
+        lambda: keep_largest(labels, 1, Expected(np.zeros(3), np.ones(3))),
+        lambda: border.draw(both, ("left", "right"), SPACING),
+    ):
+        tracemalloc.start()
+        clean()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < (BYTES_PER_CLEANED_VOXEL + 0.5) * labels.size

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from u2net_platform.data.borders import POINTS, Border
 from u2net_platform.data.places import Place
-from u2net_platform.domains.spec import Statistics
+from u2net_platform.domains.spec import DomainSpec, Statistics
 from u2net_platform.errors import NonFiniteImage, TooLarge, WrongChannels
 from u2net_platform.imaging.grid import Grid, canonical_grid, triple
-from u2net_platform.imaging.volume import ImageVolume
+from u2net_platform.imaging.volume import ImageVolume, canonical, turned_back
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
 
@@ -94,9 +95,13 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
     bright_predictor.memory = held_bytes() + (1280 << 20)
     bright_predictor.plan = plan
     assert not bright_predictor._may_hold(large)
-    bright_predictor.plan = plan.model_copy(update={"keep_largest": ("organ",)})
-    with pytest.raises(TooLarge):
-        bright_predictor._may_hold(large)
+    border = Border(
+        axis=1, classes=("organ", "organ"), weights=(0.0,) * 3 * POINTS, offset=0.5, error=0.1
+    )
+    for cleaned in ({"keep_largest": ("organ",)}, {"border": border}):
+        bright_predictor.plan = plan.model_copy(update=cleaned)
+        with pytest.raises(TooLarge):
+            bright_predictor._may_hold(large)
 
 
 def test_the_part_in_its_place_is_kept_in_an_oblique_input(bright_predictor, oblique) -> None:
@@ -122,6 +127,51 @@ def test_the_part_in_its_place_is_kept_in_an_oblique_input(bright_predictor, obl
         found = bright_predictor.predict(scan).array
         centre = canonical_grid(oblique).index(grid.point(np.argwhere(found).mean(0)))
         assert centre == pytest.approx(share * canonical_shape(oblique) - 0.5, abs=1.5)
+
+
+def test_a_border_is_one_slice_across_the_patients_axis_in_an_oblique_input(
+    bright_predictor, oblique
+) -> None:
+    """The front half is bright, the rear half brighter, and the shape has the border further in
+    front."""
+
+    class Levels(nn.Module):
+        def forward(self, x: torch.Tensor, *, domain: str) -> torch.Tensor:
+            return torch.cat([1 - x, x - 1, 2 * x - 4], dim=1) * 20
+
+    labels = [{"name": "front", "values": [1]}, {"name": "rear", "values": [2]}]
+    spec = DomainSpec.parse(bright_predictor.plugin.spec.document() | {"labels": labels}, "")
+    border = Border(
+        axis=1, classes=("front", "rear"), weights=(0.0,) * 3 * POINTS, offset=0.2, error=1.0
+    )
+    known = Statistics(mean=500.0, std=200.0, low=0.0, high=1400.0)
+    plan = bright_predictor.plan.model_copy(update={"border": border, "statistics": (known,)})
+    plugin = replace(bright_predictor.plugin, spec=spec)
+    image = np.full(canonical_shape(oblique), 100, np.float32)
+    middle, depth = image.shape[1] // 2, image.shape[1] - 8
+    image[4:-4, 4:-4, 4:-4] = 900
+    image[4:-4, middle:-4, 4:-4] = 1300
+    scan = ImageVolume(turned_back(image, oblique)[None], oblique)
+    found = canonical(Predictor(Levels(), plugin, plan, torch.device("cpu")).predict(scan)).array
+    fronts, rears = ((found == value).any((0, 2)).nonzero()[0] for value in (1, 2))
+    assert fronts.max() + 1 == rears.min() == pytest.approx(4 + (0.5 + 0.2) / 2 * depth, abs=1)
+    assert (fronts.min(), rears.max()) == pytest.approx((4, 3 + depth), abs=1)
+
+
+def test_a_hook_sees_labels_turned_to_the_patients_axes(bright_predictor, scan) -> None:
+    before = canonical(bright_predictor.predict(scan)).array
+
+    def cut(labels: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+        assert spacing == canonical_grid(scan.grid).spacing_zyx_mm
+        labels[:, :, labels.shape[2] // 2 :] = 0
+        return labels
+
+    bright_predictor.plugin = replace(bright_predictor.plugin, postprocess=cut)
+    after = canonical(bright_predictor.predict(scan)).array
+    half = before.shape[2] // 2
+    assert before[:, :, half:].any()
+    assert not after[:, :, half:].any()
+    np.testing.assert_array_equal(after[:, :, :half], before[:, :, :half])
 
 
 def test_mirror_images_are_seen_along_the_domains_axes(bright_predictor) -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.borders import POINTS, Border
 from u2net_platform.data.places import Place, places_of
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.inference.postprocessing import keep_largest
@@ -87,3 +88,21 @@ def test_a_version_carries_what_was_chosen_for_its_own_network(
     assert version.plan["places"] == {"organ": places["organ"].model_dump(mode="json")}
     assert seen[0].plan.places == places  # what is chosen is chosen with them
     assert plan.keep_largest == ()
+
+
+def test_a_version_carries_the_border_that_its_spec_declares(
+    settings, bright, bright_network, bright_predictor, monkeypatch
+) -> None:
+    border = Border(
+        axis=1, classes=("organ", "organ"), weights=(0.0,) * 3 * POINTS, offset=0.5, error=0.1
+    )
+    learned: list[object] = []
+    monkeypatch.setattr(publish, "border_of", lambda *found: learned.append(found) or border)
+    training = [SimpleNamespace(grid=GRID, foreground={})]
+    domain = SimpleNamespace(
+        plugin=bright, plan=bright_predictor.plan, training=training, validation=[]
+    )
+    store = WeightStore(settings.weights_dir)
+    version = new_version(bright_network, domain, "run", store, torch.device("cpu"), {})
+    assert learned == [(bright.spec, training)]
+    assert version.plan["border"] == border.model_dump(mode="json")
