@@ -25,6 +25,7 @@ PENALTIES = np.logspace(-2, 2, 17)
 DOUBTFUL = 4.0  # errors: what a shape has further off is no whole organ
 
 ZYX = tuple[float, float, float]
+Modest = Annotated[FiniteFloat, Field(ge=-1e3, le=1e3)]
 
 
 class Border(BaseModel):
@@ -40,9 +41,9 @@ class Border(BaseModel):
 
     axis: Annotated[int, Field(ge=0, le=2)]
     classes: tuple[str, str]
-    weights: Annotated[tuple[FiniteFloat, ...], Field(min_length=3 * POINTS, max_length=3 * POINTS)]
-    offset: FiniteFloat
-    error: Annotated[FiniteFloat, Field(ge=0)]
+    weights: Annotated[tuple[Modest, ...], Field(min_length=3 * POINTS, max_length=3 * POINTS)]
+    offset: Modest
+    error: Annotated[FiniteFloat, Field(ge=0, le=1)]
 
     def draw(
         self, labels: NDArray[np.uint8], class_names: Sequence[str], spacing_zyx_mm: ZYX
@@ -56,9 +57,11 @@ class Border(BaseModel):
         if (organ := _organ(labels, values, self.axis, spacing_zyx_mm)) is None:
             return
         expected = self.offset + float(np.dot(self.weights, organ.profile))
-        if abs(expected - organ.border) > DOUBTFUL * self.error:
+        if not abs(expected - organ.border) <= DOUBTFUL * self.error:  # or it is no number
             expected = organ.border
-        first = round(organ.start + organ.length * (organ.border + expected) / 2)
+        first = organ.start + round(organ.length * (organ.border + expected) / 2)
+        if not organ.start < first < organ.start + organ.length:
+            return  # neither class may vanish
         for index, plane in enumerate(np.moveaxis(labels, self.axis, 0)):
             plane[(plane == values[0]) | (plane == values[1])] = values[index >= first]
 
