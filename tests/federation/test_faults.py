@@ -253,7 +253,7 @@ def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
 
 
 BORDER = {
-    "axis": 1, "classes": ["fruit", "stone"], "weights": [0.0] * 60, "offset": 0.5, "error": 0.1
+    "axis": "y", "classes": ["fruit", "stone"], "weights": [0.0] * 60, "offset": 0.5, "error": 0.1
 }  # fmt: skip
 PLACE = {"centre_zyx": [0.5] * 3, "spread_mm": 9.0, "extent_zyx_mm": [90.0] * 3}
 

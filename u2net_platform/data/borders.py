@@ -7,7 +7,7 @@ each choice by heart; how long and how wide the organ is says as much about the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from u2net_platform.data.store import PreparedCase
     from u2net_platform.domains.spec import DomainSpec
 
-AXES = "zyx"
+AXES = ("z", "y", "x")
 POINTS = 20  # along an organ, at which its shape is taken
 LEAST_CASES = 10  # of fewer, no shape is learned
 PENALTIES = np.logspace(-2, 2, 17)
@@ -39,7 +39,7 @@ class Border(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    axis: Annotated[int, Field(ge=0, le=2)]
+    axis: Literal["z", "y", "x"]
     classes: tuple[str, str]
     weights: Annotated[tuple[Modest, ...], Field(min_length=3 * POINTS, max_length=3 * POINTS)]
     offset: Modest
@@ -50,45 +50,54 @@ class Border(BaseModel):
     ) -> None:
         """Part the classes of a canonical volume, z y x, with one slice, in place.
 
-        It lies halfway between where they meet and where their shape has it. Where one is absent,
-        nothing is changed.
+        It lies halfway between where they meet and where their shape has it; where they meet, if
+        the volume cuts the organ off, or the two are too far apart. Of both together the largest
+        part is the organ; nothing else is changed, and nothing where a class is absent.
         """
         values = [1 + class_names.index(name) for name in self.classes]
-        if (organ := _organ(labels, values, self.axis, spacing_zyx_mm)) is None:
+        axis = AXES.index(self.axis)
+        if (organ := _organ(labels, values, axis, spacing_zyx_mm)) is None:
             return
         expected = self.offset + float(np.dot(self.weights, organ.profile))
-        if not abs(expected - organ.border) <= DOUBTFUL * self.error:  # or it is no number
-            expected = organ.border
-        first = organ.start + round(organ.length * (organ.border + expected) / 2)
-        if not organ.start < first < organ.start + organ.length:
+        close = abs(expected - organ.border) <= DOUBTFUL * self.error
+        place = (organ.border + expected) / 2 if organ.is_whole and close else organ.border
+        first = round(organ.length * place)
+        if not 0 < first < organ.length:
             return  # neither class may vanish
-        for index, plane in enumerate(np.moveaxis(labels, self.axis, 0)):
-            plane[(plane == values[0]) | (plane == values[1])] = values[index >= first]
+        slices, inside = (np.moveaxis(one, axis, 0) for one in (labels[organ.box], organ.voxels))
+        slices[:first][inside[:first]] = values[0]
+        slices[first:][inside[first:]] = values[1]
 
 
 def border_of(spec: DomainSpec, cases: Sequence[PreparedCase]) -> Border | None:
     """Learn the border that a spec declares; None where it declares none, or where fewer than
-    `LEAST_CASES` have both classes."""
+    `LEAST_CASES` show the whole organ with both classes."""
     declared = spec.postprocessing.border
     if declared is None:
         return None
     axis = AXES.index(declared.axis)
     values = [1 + spec.class_names.index(name) for name in declared.between]
-    if _mean_place(cases, values[0], axis) > _mean_place(cases, values[1], axis):
+
+    def organs() -> list[_Organ]:
+        return [
+            organ
+            for case in cases
+            if not {*values} & {*spec.hidden_classes(case.id)}
+            and (organ := _organ(case.labels, values, axis, case.grid.spacing_zyx_mm))
+            and organ.is_whole
+        ]
+
+    found = organs()
+    if 2 * sum(one.ascends for one in found) < len(found):
         values.reverse()
-    organs = [
-        organ
-        for case in cases
-        if not {*values} & {*spec.hidden_classes(case.id)}
-        and (organ := _organ(case.labels, values, axis, case.grid.spacing_zyx_mm))
-    ]
-    if len(organs) < LEAST_CASES:
+        found = organs()
+    if len(found) < LEAST_CASES:
         return None
     from sklearn.linear_model import RidgeCV  # takes a second, and is needed once
 
-    fitted = RidgeCV(PENALTIES).fit([one.profile for one in organs], [one.border for one in organs])
+    fitted = RidgeCV(PENALTIES).fit([one.profile for one in found], [one.border for one in found])
     return Border(
-        axis=axis,
+        axis=declared.axis,
         classes=(spec.class_names[values[0] - 1], spec.class_names[values[1] - 1]),
         weights=tuple(map(float, fitted.coef_)),
         offset=float(fitted.intercept_),
@@ -97,44 +106,61 @@ def border_of(spec: DomainSpec, cases: Sequence[PreparedCase]) -> Border | None:
 
 
 class _Organ(NamedTuple):
-    """Two classes together, along an axis.
+    """Two classes together, along an axis: their largest part.
 
-    start, length: in slices. border: the slice that parts them best, as a part of the length.
-    profile: at `POINTS` places the area of a slice, in parts of the mean area, and its sides in cm.
+    box: where it lies. voxels: which of the box are its. length: in slices. border: the slice that
+    parts the classes best, as a part of the length. ascends: whether the first class lies below.
+    is_whole: whether it ends before the volume does. profile: at `POINTS` places the area of a
+    slice, in parts of the mean area, and its sides in cm.
     """
 
-    start: int
+    box: tuple[slice, ...]
+    voxels: NDArray[np.bool_]
     length: int
     border: float
+    ascends: bool
+    is_whole: bool
     profile: NDArray[np.float64]
 
 
 def _organ(
     labels: NDArray[np.uint8], values: Sequence[int], axis: int, spacing_zyx_mm: ZYX
 ) -> _Organ | None:
-    """None where a class is absent."""
-    boxes = ndimage.find_objects(labels, max_label=max(values))
-    if any(boxes[value - 1] is None for value in values):
+    """None where a class is absent from it."""
+    both = (labels == values[0]) | (labels == values[1])
+    if not both.any():
         return None
-    pairs = zip(*(boxes[value - 1] for value in values), strict=True)
-    box = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in pairs)
-    slices = np.moveaxis(labels[box], axis, 0)
-    masks = [slices == value for value in values]
-    both = masks[0] | masks[1]
-    below, above = (np.cumsum([0, *mask.sum((1, 2))]) for mask in masks)
+    _keep_largest_part(both)
+    (box,) = ndimage.find_objects(both.view(np.uint8))
+    both = both[box].copy()
+    slices, inside = (np.moveaxis(one, axis, 0) for one in (labels[box], both))
+    lower, upper = (((slices == value) & inside).sum((1, 2)) for value in values)
+    if not (lower.any() and upper.any()):
+        return None
+    below, above = np.cumsum([0, *lower]), np.cumsum([0, *upper])
     right = below + above[-1] - above  # voxels, where slice k is the first of the upper class
-    area = both.sum((1, 2))
+    area = lower + upper
     cm = np.delete(spacing_zyx_mm, axis) / 10
-    sides = [both.any(other).sum(1) * cm[2 - other] for other in (2, 1)]
-    middles = np.arange(len(slices)) + 0.5
-    points = (np.arange(POINTS) + 0.5) * len(slices) / POINTS
+    sides = [inside.any(other).sum(1) * cm[2 - other] for other in (2, 1)]
+    length = len(area)
+    middles = np.arange(length) + 0.5
+    points = (np.arange(POINTS) + 0.5) * length / POINTS
     profile = [np.interp(points, middles, row) for row in (area / area.mean(), *sides)]
     return _Organ(
-        box[axis].start, len(slices), int(right.argmax()) / len(slices), np.concatenate(profile)
+        box,
+        both,
+        length,
+        border=int(right.argmax()) / length,
+        ascends=bool(np.average(middles, weights=lower) < np.average(middles, weights=upper)),
+        is_whole=box[axis].start > 0 and box[axis].stop < labels.shape[axis],
+        profile=np.concatenate(profile),
     )
 
 
-def _mean_place(cases: Sequence[PreparedCase], value: int, axis: int) -> float:
-    """Of a class, in voxels."""
-    found = [case.foreground[value][:, axis].mean() for case in cases if value in case.foreground]
-    return float(np.mean(found)) if found else 0.0
+def _keep_largest_part(mask: NDArray[np.bool_]) -> None:
+    """Of a mask that is somewhere true, in place; voxels that share a corner connect."""
+    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    sizes = np.zeros(count + 1)
+    for plane in parts:  # at once, counting would turn all into 64-bit numbers
+        sizes += np.bincount(plane.ravel(), minlength=count + 1)
+    np.equal(parts, 1 + int(sizes[1:].argmax()), out=mask)

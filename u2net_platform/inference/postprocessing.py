@@ -42,10 +42,10 @@ def postprocess(
     """
     if plugin.postprocess:
         return _run_hook(plugin, plugin.postprocess, labels, spacing_zyx_mm)
+    if border:  # first: what one class has inside the other is no part to be cleaned away
+        border.draw(labels, plugin.spec.class_names, spacing_zyx_mm)
     for value in cleaned_classes(plugin, chosen):
         keep_largest(labels, value, expected.get(plugin.spec.class_names[value - 1]))
-    if border:
-        border.draw(labels, plugin.spec.class_names, spacing_zyx_mm)
     return labels
 
 

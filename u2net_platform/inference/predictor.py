@@ -184,7 +184,8 @@ class Predictor:
         batch = self.batch_size * prod(self.plan.patch_zyx) * BYTES_PER_PATCH_VOXEL
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
-        cleaned = cleaned_classes(self.plugin, self.plan.keep_largest) or self.plan.border
+        drawn = self.plan.border and not self.plugin.postprocess
+        cleaned = cleaned_classes(self.plugin, self.plan.keep_largest) or drawn
         after = 1 + max(BYTES_PER_CLEANED_VOXEL * bool(cleaned), COPIES)
         least = held + SCATTERED_BYTES
         least += max(2 * voxels + max(slab + batch, resampling), after * voxels)

@@ -93,9 +93,13 @@ def _differences(
         ("spacing", "plan", plan.spacing_zyx_mm, "spec",
          plan.spacing_zyx_mm if declared == "median" else declared),
     )  # fmt: skip
-    border = plan.border.classes if plan.border else ()
-    if unknown := {*plan.keep_largest, *plan.places, *border} - set(spec.class_names):
+    if unknown := {*plan.keep_largest, *plan.places} - set(spec.class_names):
         yield f"classes: the plan speaks of {sorted(unknown)}, which the spec has not"
+    border, asked = plan.border, spec.postprocessing.border
+    if border and not (
+        asked and border.axis == asked.axis and {*border.classes} == {*asked.between}
+    ):
+        yield f"border: the plan has one between {' and '.join(border.classes)}, the spec has not"
     for what, first, one, second, other in rows:
         if one != other:
             yield f"{what}: the {first} has {one}, the {second} {other}"

@@ -75,6 +75,8 @@ def scattered_classes(predictor: Predictor, cases: Sequence[PreparedCase]) -> tu
     for case in cases:
         labels, hidden = case.labels, spec.hidden_classes(case.id)
         found, grid = predictor.predict_prepared(case.image), case.grid
+        if border := predictor.plan.border:
+            border.draw(found, spec.class_names, grid.spacing_zyx_mm)
         before = dice_by_class(labels, found, spec.classes, hidden)
         for value, dice in before.items():
             kept = found.copy()

@@ -48,7 +48,6 @@ def _cases(*volumes: np.ndarray) -> list[SimpleNamespace]:
         SimpleNamespace(
             id=f"case_{index}",
             labels=labels,
-            foreground={k: np.argwhere(labels == k) for k in np.unique(labels) if k},
             grid=Grid(labels.shape, SPACING, (0.0, 0.0, 0.0), AXIAL),
         )
         for index, labels in enumerate(volumes)
@@ -57,7 +56,7 @@ def _cases(*volumes: np.ndarray) -> list[SimpleNamespace]:
 
 def _border(**changes: object) -> Border:
     sound = {
-        "axis": 1, "classes": ("head", "tail"), "weights": (0.0,) * 3 * POINTS, "offset": 0.5,
+        "axis": "y", "classes": ("head", "tail"), "weights": (0.0,) * 3 * POINTS, "offset": 0.5,
         "error": 0.1,
     }  # fmt: skip
     return Border.model_validate(sound | changes)
@@ -77,7 +76,7 @@ def test_the_border_is_learned_from_the_shape_of_both() -> None:
     volumes = (_organ(length, head, wide) for length, wide, head in sizes)
     border = border_of(_spec(), _cases(*volumes))
     assert border is not None
-    assert (border.axis, border.classes) == (1, ("head", "tail"))
+    assert (border.axis, border.classes) == ("y", ("head", "tail"))
     assert 0.02 < border.error < 0.04  # of some 30 slices
     for length, wide, met in ((27, 10, 12), (33, 12, 10)):
         labels = _organ(length, met, wide)
@@ -96,7 +95,7 @@ def test_along_another_axis_too() -> None:
     turned = [np.ascontiguousarray(volume.transpose(1, 0, 2)) for volume in volumes]
     border = border_of(_spec("z"), _cases(*turned))
     assert border is not None
-    assert (border.axis, border.classes) == (0, ("head", "tail"))
+    assert (border.axis, border.classes) == ("z", ("head", "tail"))
     ragged = turned[10].copy()
     ragged[15, 3, 4:6] = 1  # a third of 30 slices from slice 5 on are the head
     ragged[14, 3, 4] = 1
@@ -115,6 +114,40 @@ def test_a_shape_that_says_something_else_altogether_is_not_asked() -> None:
     labels[3, 20, 5] = 3
     _border(offset=28 / 30).draw(labels, NAMES, SPACING)
     np.testing.assert_array_equal(labels, _organ(30, 13))
+
+
+def test_an_organ_that_the_volume_cuts_off_is_parted_where_its_classes_meet() -> None:
+    labels = _organ(45, 13)  # to the last slice
+    labels[3, 20, 5] = 3
+    _border(offset=0.3).draw(labels, NAMES, SPACING)
+    np.testing.assert_array_equal(labels, _organ(45, 13))
+    assert border_of(_spec(), _cases(*[_organ(45, head) for head in range(10, 30)])) is None
+
+
+def test_what_is_no_part_of_the_organ_stays_and_does_not_count() -> None:
+    labels, expected = _organ(30, 13), _organ(30, 11)
+    for one in (labels, expected):
+        one[0, 48, 5] = one[7, 2, 9] = 3
+    _border(offset=9 / 30).draw(labels, NAMES, SPACING)
+    np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.parametrize("offset", [-0.3, 1.3])
+def test_neither_class_vanishes(offset: float) -> None:
+    labels = _organ(30, 1 if offset < 0 else 29)
+    before = labels.copy()
+    _border(offset=offset, error=1.0).draw(labels, NAMES, SPACING)
+    np.testing.assert_array_equal(labels, before)
+
+
+def test_which_class_lies_below_is_told_by_cases_that_have_both() -> None:
+    """Where the head is unlabelled, the tail lies at the low end of a longer image."""
+    both = [_organ(length, length // 3) for length in range(20, 32)]
+    alone = [np.roll(np.where(_organ(12, 0) == 1, 1, 0).astype(np.uint8), -4, 1)] * 60
+    spec = _spec(unlabelled=[{"labels": ["head"], "cases": [f"case_{k}" for k in range(12, 72)]}])
+    border = border_of(spec, _cases(*both, *alone))
+    assert border is not None
+    assert border.classes == ("head", "tail")
 
 
 @pytest.mark.parametrize("value", [1, 3])
@@ -140,7 +173,15 @@ def test_what_declares_no_border_has_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"axis": 3}, {"weights": (0.0,)}, {"offset": math.nan}, {"error": -1.0}]
+    "changed",
+    [
+        {"axis": "w"},
+        {"weights": (0.0,)},
+        {"offset": math.nan},
+        {"offset": 1e4},
+        {"error": -1.0},
+        {"error": 2.0},
+    ],
 )
 def test_a_border_that_cannot_be_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(changed))):

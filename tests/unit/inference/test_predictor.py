@@ -96,7 +96,7 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
     bright_predictor.plan = plan
     assert not bright_predictor._may_hold(large)
     border = Border(
-        axis=1, classes=("organ", "organ"), weights=(0.0,) * 3 * POINTS, offset=0.5, error=0.1
+        axis="y", classes=("organ", "organ"), weights=(0.0,) * 3 * POINTS, offset=0.5, error=0.1
     )
     for cleaned in ({"keep_largest": ("organ",)}, {"border": border}):
         bright_predictor.plan = plan.model_copy(update=cleaned)
@@ -142,7 +142,7 @@ def test_a_border_is_one_slice_across_the_patients_axis_in_an_oblique_input(
     labels = [{"name": "front", "values": [1]}, {"name": "rear", "values": [2]}]
     spec = DomainSpec.parse(bright_predictor.plugin.spec.document() | {"labels": labels}, "")
     border = Border(
-        axis=1, classes=("front", "rear"), weights=(0.0,) * 3 * POINTS, offset=0.2, error=1.0
+        axis="y", classes=("front", "rear"), weights=(0.0,) * 3 * POINTS, offset=0.2, error=1.0
     )
     known = Statistics(mean=500.0, std=200.0, low=0.0, high=1400.0)
     plan = bright_predictor.plan.model_copy(update={"border": border, "statistics": (known,)})

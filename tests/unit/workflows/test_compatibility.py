@@ -15,7 +15,7 @@ DENSE = {"name": "compact", "convolutions": "dense", "common_patch_zyx": None}
 
 PLACE = {"centre_zyx": [0.5, 0.5, 0.5], "spread_mm": 9.0, "extent_zyx_mm": [60.0, 90.0, 90.0]}
 BORDER = {
-    "axis": 1, "classes": ["organ", "spleen"], "weights": [0.0] * 60, "offset": 0.5, "error": 0.1
+    "axis": "y", "classes": ["organ", "spleen"], "weights": [0.0] * 60, "offset": 0.5, "error": 0.1
 }  # fmt: skip
 
 
@@ -34,8 +34,8 @@ def test_a_version_fits_itself(publish_bright) -> None:
         ("plan", {"places": {"spleen": PLACE}}, "the plan speaks of "),
         ("plan", {"places": {"organ": PLACE | {"spread_mm": 0}}}, "places.organ.spread_mm"),
         ("plan", {"places": {"organ": PLACE | {"centre_zyx": [9, 0, 0]}}}, "places.organ.centre"),
-        ("plan", {"border": BORDER}, "the plan speaks of "),
-        ("plan", {"border": BORDER | {"axis": 3}}, "border.axis"),
+        ("plan", {"border": BORDER}, "the plan has one between organ and spleen, the spec has not"),
+        ("plan", {"border": BORDER | {"axis": "w"}}, "border.axis"),
         ("spec", {"channels": ["T1", "T2"]}, "channels: the network has 1, the spec 2"),
         ("spec", {"name": "heart"}, "the weights are bright's, the spec is heart's"),
         ("architecture", {"classes": 7}, "classes: the network has 7, the spec 2"),

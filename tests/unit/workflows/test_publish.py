@@ -1,15 +1,20 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.data.borders import POINTS, Border
+from u2net_platform.data.borders import POINTS, Border, border_of
 from u2net_platform.data.places import Place, places_of
+from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.inference.postprocessing import keep_largest
 from u2net_platform.inference.predictor import Predictor
+from u2net_platform.model.network import build_network
+from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.workflows import publish
 from u2net_platform.workflows.publish import new_version, scattered_classes
 
@@ -91,18 +96,56 @@ def test_a_version_carries_what_was_chosen_for_its_own_network(
 
 
 def test_a_version_carries_the_border_that_its_spec_declares(
-    settings, bright, bright_network, bright_predictor, monkeypatch
+    settings, bright, bright_predictor
 ) -> None:
-    border = Border(
-        axis=1, classes=("organ", "organ"), weights=(0.0,) * 3 * POINTS, offset=0.5, error=0.1
+    plan = bright_predictor.plan
+    declared = {
+        "labels": [{"name": "front", "values": [1]}, {"name": "rear", "values": [2]}],
+        "postprocessing": {"border": {"between": ["front", "rear"], "axis": "y"}},
+    }
+    spec = DomainSpec.parse(bright.spec.document() | declared, "")
+    topology = Topology(
+        in_channels=1, classes=3, kernels_zyx=plan.kernels_zyx, strides_zyx=plan.strides_zyx
     )
-    learned: list[object] = []
-    monkeypatch.setattr(publish, "border_of", lambda *found: learned.append(found) or border)
-    training = [SimpleNamespace(grid=GRID, foreground={})]
+    network = build_network(Architecture(), {"bright": topology}, seed=3)
+    training = [_parted(met) for met in (8, 9, 10) * 4]
     domain = SimpleNamespace(
-        plugin=bright, plan=bright_predictor.plan, training=training, validation=[]
+        plugin=replace(bright, spec=spec), plan=plan, training=training, validation=[]
     )
     store = WeightStore(settings.weights_dir)
-    version = new_version(bright_network, domain, "run", store, torch.device("cpu"), {})
-    assert learned == [(bright.spec, training)]
+    version = new_version(network, domain, "run", store, torch.device("cpu"), {})
+    border = border_of(spec, training)
+    assert border is not None
     assert version.plan["border"] == border.model_dump(mode="json")
+
+
+def _parted(met: int) -> SimpleNamespace:
+    """A prepared case of an organ along y whose rear begins at a slice."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[4:8, 4:met, 8:12], labels[4:8, met:20, 8:12] = 1, 2
+    foreground = {value: np.argwhere(labels == value) for value in (1, 2)}
+    return SimpleNamespace(id="case", labels=labels, grid=GRID, foreground=foreground)
+
+
+def test_what_scatters_is_judged_once_the_border_is_drawn(bright_predictor) -> None:
+    """The rear class lies inside the front one too, which the border mends: nothing is cleaned."""
+
+    class Levels(nn.Module):
+        def forward(self, x: torch.Tensor, *, domain: str) -> torch.Tensor:
+            return torch.cat([1 - x, x - 1, 2 * x - 4], dim=1) * 20
+
+    labels = [{"name": "front", "values": [1]}, {"name": "rear", "values": [2]}]
+    spec = DomainSpec.parse(bright_predictor.plugin.spec.document() | {"labels": labels}, "")
+    case = _parted(10)
+    case.image = 2.0 * case.labels[None].astype(np.float32)
+    case.image[0, 5, 5, 9] = 4  # an island of the rear in the front
+    border = Border(
+        axis="y", classes=("front", "rear"), weights=(0.0,) * 3 * POINTS, offset=0.4, error=0.5
+    )
+    plugin = replace(bright_predictor.plugin, spec=spec)
+    chosen = {}
+    for learned in (None, border):
+        plan = bright_predictor.plan.model_copy(update={"border": learned})
+        predictor = Predictor(Levels(), plugin, plan, torch.device("cpu"))
+        chosen[learned is not None] = scattered_classes(predictor, [case])
+    assert chosen == {False: ("rear",), True: ()}
