@@ -119,7 +119,7 @@ def test_a_shape_that_says_something_else_altogether_is_not_asked() -> None:
 def test_an_organ_that_the_volume_cuts_off_is_parted_where_its_classes_meet() -> None:
     labels = _organ(45, 13)  # to the last slice
     labels[3, 20, 5] = 3
-    _border(offset=0.3).draw(labels, NAMES, SPACING)
+    _border(offset=0.4).draw(labels, NAMES, SPACING)
     np.testing.assert_array_equal(labels, _organ(45, 13))
     assert border_of(_spec(), _cases(*[_organ(45, head) for head in range(10, 30)])) is None
 
