@@ -27,6 +27,7 @@ SITES = {
     "centre": {"hippocampus": (1, 2), "promise12": (0, 2)},
     "south": {"promise12": (1, 2), "headneck": (0, 1)},
 }  # of the cases that are not held out, which share: (0, 2) is the first of two
+IN_TURN = ("--set", "temperature=inf")  # so that a domain makes as many steps in every arm
 
 
 def main() -> None:
@@ -120,7 +121,7 @@ def _federate(arguments: argparse.Namespace, output: Path) -> Any:
     resume = ["--resume", latest[-1].parent.name] if latest else []
     u2net(
         home, output / "plugins", "federate", "run", "--sites", output / "sites", *resume,
-        "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round,
+        "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round, *IN_TURN,
         *arguments.federate.split(),
     )  # fmt: skip
     return u2net(home, output / "plugins", "federate", "status")
@@ -130,7 +131,9 @@ def _train(arguments: argparse.Namespace, output: Path, arm: str, domains: list[
     home, data = output / arm, output / "data" / arm.removeprefix("alone-")
     for domain in domains:
         u2net(home, output / "plugins", "domain", "add", domain, "--data", data / domain)
-    return u2net(home, output / "plugins", "train", *domains, "--cycles", arguments.cycles)
+    return u2net(
+        home, output / "plugins", "train", *domains, "--cycles", arguments.cycles, *IN_TURN
+    )
 
 
 def _score(home: Path, plugins: Path, domain: str, data: Path) -> Any:

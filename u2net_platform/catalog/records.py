@@ -53,7 +53,7 @@ class DomainRecord(Record):
 
 
 class RunRecord(Record):
-    """A training run. `domains` are in round-robin order, `fingerprints` are by domain.
+    """A training run. `domains` are in the order they were named, `fingerprints` are by domain.
 
     `base_version` is the version that it started from, as `heart:3`. `fold` None tested no case.
     """

@@ -114,7 +114,7 @@ class RunRow(Base):
 
 
 class RunDomainRow(Base):
-    """A domain that a run trained, in its place of the round-robin, and the data it was given."""
+    """A domain that a run trained, in its place among them, and the data it was given."""
 
     __tablename__ = "u2net_run_domains"
 

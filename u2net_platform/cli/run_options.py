@@ -73,7 +73,9 @@ class RunOptions:
     """How to train, and on what. `place` are those that are not the recipe's."""
 
     recipe: RecipeName = "default"
-    cycles: Annotated[int | None, typer.Option(min=1, help="Passes over the domains.")] = None
+    cycles: Annotated[
+        int | None, typer.Option(min=1, help="Each as many steps as there are domains.")
+    ] = None
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None
     batch_voxels: BatchVoxels = None
     assignments: Annotated[

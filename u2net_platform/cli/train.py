@@ -111,7 +111,7 @@ def train(
     options: RunOptions,
     _json: Json = False,
 ) -> None:
-    """Train one network on several domains, one batch of each in turn, and publish versions.
+    """Train one network on several domains, a batch of one at each step, and publish versions.
 
     Ctrl-C writes a checkpoint first. A checkpoint is also written every 90 seconds.
 

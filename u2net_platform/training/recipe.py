@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from u2net_platform.data.augmentation import AugmentationRates
 from u2net_platform.domains.spec import list_faults
@@ -19,14 +20,14 @@ BUNDLED = ("default", "paper")
 
 
 class Recipe(BaseModel):
-    """How to train. A cycle is one step of every domain in turn.
+    """How to train. A cycle is as many steps as there are domains.
 
     dense_learning_rate: in place of the other where convolutions are dense (shared, independent):
         there a weight is one of many times as many, so smaller, and wants smaller steps.
     clip_norm: largest norm of a step's gradient. batch_voxels: bound on the voxels of a batch, from
     which the plan derives patch and batch size.
-    temperature: None gives one batch of each domain in turn; with T, the share of steps of each is
-    proportional to (its training cases) ** (1 / T).
+    temperature: with T, a domain's share of steps is proportional to (its training cases) **
+    (1 / T); with None, for which a file has inf, the domains take turns.
     precision: bfloat16 takes effect on a GPU alone; elsewhere the run says so.
     """
 
@@ -67,6 +68,12 @@ class Recipe(BaseModel):
             raise InvalidRecipe(
                 f"the recipe {source} has faults:\n{list_faults(error)}", "Correct each of them."
             ) from error
+
+    @field_validator("temperature")
+    @classmethod
+    def _in_turn(cls, temperature: float | None) -> float | None:
+        """JSON knows no infinity, and neither does TOML know null."""
+        return None if temperature == math.inf else temperature
 
     def suited_to(self, convolutions: Literal["separable", "dense"]) -> Recipe:
         """The recipe with the learning rate of such networks."""

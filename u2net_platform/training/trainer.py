@@ -1,4 +1,4 @@
-"""The training loop: one batch of each domain in turn, and nothing lost when it is stopped."""
+"""The training loop: one batch of one domain a step, and nothing lost when it is stopped."""
 
 from __future__ import annotations
 

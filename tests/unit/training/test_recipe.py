@@ -38,6 +38,13 @@ def test_assignments_set_any_key_and_are_checked_like_a_file() -> None:
             Recipe.load("default", [text])
 
 
+def test_an_infinite_temperature_is_taking_turns_and_survives_json() -> None:
+    shares, turns = Recipe.load("default"), Recipe.load("default", ["temperature=inf"])
+    assert shares.temperature is not None
+    assert turns.temperature is None
+    assert Recipe.model_validate_json(turns.model_dump_json()) == turns
+
+
 def test_all_faults_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
