@@ -4,8 +4,15 @@ import random
 
 import numpy as np
 import pytest
+from batchgenerators.augmentations.utils import elastic_deform_coordinates
 
-from u2net_platform.data.augmentation import AugmentationRates, Augmenter
+from u2net_platform.data.augmentation import (
+    ELASTIC_ALPHA,
+    ELASTIC_SIGMA,
+    AugmentationRates,
+    Augmenter,
+    elastic_displacement,
+)
 from u2net_platform.domains.spec import Augmentation
 
 ALWAYS = AugmentationRates(elastic=1, rotation=1, scaling=1, mirroring=1)
@@ -107,3 +114,26 @@ def test_a_turn_about_an_axis_leaves_the_place_along_it(axis: str, place: int) -
     assert np.allclose(image[0].min(axis=others), image[0].max(axis=others), atol=1e-3)
     assert not np.allclose(image[1].min(axis=place), image[1][tuple([0] * 3)], atol=0.5)
     assert np.ptp(image[1], axis=(place + 2) % 3).max() > 0.5  # turned: it changes along the third
+
+
+def test_elastic_displacements_are_as_large_and_as_smooth_as_those_drawn_voxel_by_voxel() -> None:
+    shape, draws = (32, 40, 36), 60
+    ours, theirs = [], []
+    np.random.seed(0)
+    for seed in range(draws):
+        ours.append(elastic_displacement(np.random.default_rng(seed), shape))
+        rng = np.random.default_rng(seed)
+        alpha, sigma = rng.uniform(*ELASTIC_ALPHA), rng.uniform(*ELASTIC_SIGMA)
+        theirs.append(elastic_deform_coordinates(np.zeros((3, *shape)), alpha, sigma))
+
+    def spread(field: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(field**2)))
+
+    assert spread(np.stack(ours)) == pytest.approx(spread(np.stack(theirs)), rel=0.12)
+    for axis in (2, 3, 4):
+        slope, expected = (spread(np.diff(np.stack(all_), axis=axis)) for all_ in (ours, theirs))
+        assert slope == pytest.approx(expected, rel=0.12)
+
+
+def test_a_patch_of_single_slices_is_deformed_too() -> None:
+    assert elastic_displacement(np.random.default_rng(0), (1, 9, 8)).shape == (3, 1, 9, 8)
