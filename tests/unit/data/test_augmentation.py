@@ -137,3 +137,62 @@ def test_elastic_displacements_are_as_large_and_as_smooth_as_those_drawn_voxel_b
 
 def test_a_patch_of_single_slices_is_deformed_too() -> None:
     assert elastic_displacement(np.random.default_rng(0), (1, 9, 8)).shape == (3, 1, 9, 8)
+
+
+ROOM = {"scaling": (1, 3)}  # a source so large that no voxel comes from beyond it
+
+
+def origins(rates: dict[str, float], seed: int, **spec: object) -> np.ndarray:
+    """Where the voxels of a patch come from, 3 z y x, in voxels from the source's middle."""
+    chosen = Augmentation.model_validate(ROOM | spec)
+    augmenter = Augmenter(chosen, NEVER.model_copy(update=rates), PATCH)
+    places = np.indices(augmenter.source_zyx).astype(np.float32)
+    found, _ = augmenter(places, np.zeros(places.shape[1:], np.uint8), seed)
+    return found - (np.array(augmenter.source_zyx).reshape(3, 1, 1, 1) - 1) / 2
+
+
+@pytest.mark.parametrize("rates", [{"rotation": 1.0}, {"scaling": 1.0}])
+def test_the_middle_stays_where_it_is(rates: dict[str, float]) -> None:
+    for seed in range(4):
+        found = origins(rates, seed, rotation_axes=("z",), rotation_degrees=40)
+        assert np.allclose(found.mean(axis=(1, 2, 3)), 0, atol=1e-3)
+
+
+def test_scales_are_the_spec_s_and_on_both_sides_of_one() -> None:
+    factors = []
+    for seed in range(30):
+        found = origins({"scaling": 1.0}, seed, scaling=(0.5, 2.0))
+        steps = [np.diff(found[axis], axis=axis).mean() for axis in range(3)]
+        assert np.allclose(steps, steps[0], atol=1e-3)
+        factors.append(steps[0])
+    assert 0.5 <= min(factors) < 0.8
+    assert 1.3 < max(factors) <= 2.0
+
+
+def test_turns_are_within_the_spec_s_degrees() -> None:
+    angles = []
+    for seed in range(30):
+        found = origins({"rotation": 1.0}, seed, rotation_axes=("z",), rotation_degrees=40)
+        across, along = (np.diff(found[axis], axis=2).mean() for axis in (1, 2))
+        angles.append(abs(np.degrees(np.arctan2(across, along))))
+    assert 20 < max(angles) <= 40
+    assert min(angles) < 10
+
+
+def test_an_elastic_deformation_moves_voxels_smoothly_unless_the_spec_forbids_it() -> None:
+    rates = {"elastic": 1.0}
+    kept = origins(rates, 0, elastic=False)
+    assert np.array_equal(kept, origins({}, 0))
+    moved = np.stack([origins(rates, seed, elastic=True) - kept for seed in range(8)])
+    assert 0.05 < np.abs(moved).max() < 8
+    assert np.abs(np.diff(moved, axis=4)).max() < 0.5 * np.abs(moved).max()
+
+
+def test_a_label_is_that_of_the_nearest_voxel() -> None:
+    spec = Augmentation.model_validate(ROOM | {"rotation_axes": ("z",), "rotation_degrees": 40})
+    augmenter = Augmenter(spec, NEVER.model_copy(update={"rotation": 1, "elastic": 1}), PATCH)
+    places = np.indices(augmenter.source_zyx).astype(np.float32)
+    _, labels = volume(augmenter)
+    where, found = augmenter(places, labels, 1)
+    z, y, x = np.rint(where).astype(int)
+    assert (found == labels[z, y, x]).mean() > 0.99  # but for ties
