@@ -27,7 +27,7 @@ SITES = {
     "centre": {"hippocampus": (1, 2), "promise12": (0, 2)},
     "south": {"promise12": (1, 2), "headneck": (0, 1)},
 }  # of the cases that are not held out, which share: (0, 2) is the first of two
-IN_TURN = ("--set", "temperature=inf")  # so that a domain makes as many steps in every arm
+IN_TURN = ("--set", "temperature=inf")  # as in a federation, so that a domain makes as many steps
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def _federate(arguments: argparse.Namespace, output: Path) -> Any:
     resume = ["--resume", latest[-1].parent.name] if latest else []
     u2net(
         home, output / "plugins", "federate", "run", "--sites", output / "sites", *resume,
-        "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round, *IN_TURN,
+        "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round,
         *arguments.federate.split(),
     )  # fmt: skip
     return u2net(home, output / "plugins", "federate", "status")

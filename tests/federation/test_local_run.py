@@ -7,6 +7,7 @@ from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.request import new_run
 from u2net_platform.federation.site import Site
+from u2net_platform.training.recipe import Recipe
 
 
 def test_two_sites_with_different_domains_make_one_backbone(
@@ -31,3 +32,8 @@ def test_two_sites_with_different_domains_make_one_backbone(
     audit = [json.loads(line) for line in (sites["north"] / "audit.jsonl").read_text().splitlines()]
     assert [line["what"] for line in audit] == ["described", "sent", "sent", "finished"]
     assert set(audit[1]["updates"]) == {"backbone"}
+
+
+def test_domains_of_a_site_take_turns_whatever_the_recipe_says(new_request) -> None:
+    request = new_request("north", recipe=Recipe.load("default", ["temperature=2"]))
+    assert request.whole_recipe.temperature is None

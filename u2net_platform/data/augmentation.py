@@ -94,8 +94,9 @@ class Augmenter:
             places = rotate_coords_3d(places, *angles)
         if scaled:
             smaller, larger = spec.scaling
-            shrinks = smaller < 1 and rng.random() < 0.5
-            places *= rng.uniform(smaller, 1) if shrinks else rng.uniform(max(smaller, 1), larger)
+            below = smaller < 1 and (larger <= 1 or rng.random() < 0.5)
+            bounds = (smaller, min(1, larger)) if below else (max(smaller, 1), larger)
+            places *= rng.uniform(*bounds)
         centre = (np.array(self.source_zyx) - 1) / 2
         return cast("NDArray[np.float64]", places + centre[:, None, None, None])
 
@@ -111,7 +112,9 @@ def elastic_displacement(rng: np.random.Generator, shape_zyx: Shape) -> NDArray[
     """A smooth random displacement in voxels, 3 z y x: white noise behind a Gaussian.
 
     Noise is drawn on a coarser grid, where smoothing costs a hundredth and which so smooth a field
-    does not show; a mean over fewer draws varies more, which the scale makes up for.
+    does not show; a mean over fewer draws varies more, which the scale makes up for. The draws at
+    the border stand for a little beyond it: displacements are 3 to 5 % larger than those drawn
+    voxel by voxel in patches of 24 slices and more, 9 % in 12, and more in thinner ones.
     """
     alpha, sigma = rng.uniform(*ELASTIC_ALPHA), rng.uniform(*ELASTIC_SIGMA)
     pieces = [ceil(side / ELASTIC_SPACING) for side in shape_zyx]

@@ -1,7 +1,7 @@
-"""The batches that training sees: a pure function of seed, domain and cycle.
+"""The batches that training sees: a pure function of seed, domain and how many it had before.
 
-Because a batch depends on nothing that came before it, a resumed run and any number of workers
-see the same batches, and a domain sees the same whether others train beside it or not.
+Because a batch depends on nothing else that came before it, a resumed run and any number of workers
+see the same batches, and a domain's k-th batch is the same whether others train beside it or not.
 """
 
 from __future__ import annotations

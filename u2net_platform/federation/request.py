@@ -42,8 +42,12 @@ class FederationRequest(BaseModel):
 
     @property
     def whole_recipe(self) -> Recipe:
-        """The recipe of all rounds together: the learning rate falls over the whole run."""
-        return self.recipe.model_copy(update={"cycles": self.rounds * self.cycles})
+        """The recipe of all rounds together: the learning rate falls over the whole run.
+
+        A site's domains take turns: so one that several share makes as many steps at each.
+        """
+        whole = {"cycles": self.rounds * self.cycles, "temperature": None}
+        return self.recipe.model_copy(update=whole)
 
 
 def new_run(settings: Settings, request: FederationRequest) -> str:

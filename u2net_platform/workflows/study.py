@@ -259,7 +259,8 @@ def to_markdown(result: StudyResult) -> str:
     ]
     recipe = study.recipe
     budget = (
-        f"Budget: {recipe.cycles} steps of every domain in every mode, recipe {recipe.name}, "
+        f"Budget: {recipe.cycles} steps of every domain in every mode, in turn, recipe "
+        f"{recipe.name}, "
         f"batches of up to {recipe.batch_voxels:,} voxels, architecture {study.architecture}, "
         f"fold {study.fold}, seed {study.seed}. The paper's means are over its own five domains."
     )

@@ -169,6 +169,12 @@ def test_scales_are_the_spec_s_and_on_both_sides_of_one() -> None:
     assert 1.3 < max(factors) <= 2.0
 
 
+def test_a_spec_that_only_enlarges_is_kept_to() -> None:
+    for seed in range(12):
+        found = origins({"scaling": 1.0}, seed, scaling=(0.7, 0.9))
+        assert 0.7 <= np.diff(found[2], axis=2).mean() <= 0.9
+
+
 def test_turns_are_within_the_spec_s_degrees() -> None:
     angles = []
     for seed in range(30):

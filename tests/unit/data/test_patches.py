@@ -1,4 +1,4 @@
-"""What training sees, and that it depends on seed, domain and cycle alone."""
+"""What training sees, and that it depends on seed, domain and what it had before alone."""
 
 from __future__ import annotations
 

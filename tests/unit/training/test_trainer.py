@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from u2net_platform.model.partition import tensors_digest
 from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training import budget
 from u2net_platform.training import trainer as module
-from u2net_platform.training.trainer import Step, Trainer
+from u2net_platform.training.trainer import Step, Trainer, TrainingDomain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -266,3 +267,19 @@ def test_training_learns(make_trainer: MakeTrainer, spectator: Any) -> None:
     for name in ("cube", "slab"):
         losses = [step.loss for step in seen.steps if step.domain == name]
         assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
+
+
+@pytest.mark.parametrize(("temperature", "cubes"), [(1, 16), (None, 10)])
+def test_a_domain_has_its_share_of_the_steps(
+    temperature: float | None,
+    cubes: int,
+    domains: dict[str, TrainingDomain],
+    make_trainer: MakeTrainer,
+    spectator: Any,
+) -> None:
+    domains["cube"] = replace(domains["cube"], training=[*domains["cube"].training] * 4)  # 8 and 2
+    seen = spectator()
+    make_trainer(cycles=10, temperature=temperature).run(seen, NullRecorder())
+    names = [step.domain for step in seen.steps]
+    assert abs(names.count("cube") - cubes) <= 1
+    assert (names == ["cube", "slab"] * 10) is (temperature is None)
