@@ -9,6 +9,8 @@ from functools import partial
 
 from u2net_platform.errors import InvalidRecipe, TooFewCases
 
+WATCHED_CASES = 8  # at most: more would tell little more, and be missing where they teach
+
 
 @dataclass(frozen=True)
 class Split:
@@ -40,8 +42,8 @@ def split_cases(
 ) -> Split:
     """Split for one fold of a cross-validation, the same whatever the order of `ids`.
 
-    A fold is tested; a tenth of what remains (at least one case, if five or more remain) is
-    watched. Fewer cases than folds are tested one by one; a single case only trains.
+    A fold is tested; a tenth of what remains (at least one case, if five or more remain, and eight
+    at most) is watched. Fewer cases than folds are tested one by one; a single case only trains.
 
     fold: None tests no case, so that more are learned from.
     learned: cases that the first weights have learned from. They train, and are nothing else.
@@ -63,7 +65,7 @@ def split_cases(
     unseen = [name for name in order if name not in known]
     tested = set() if fold is None else {*order[fold % groups :: groups]} & {*unseen}
     rest = len(order) - len(tested)
-    watch = max(1, rest // 10) if rest >= 5 else 0
+    watch = min(WATCHED_CASES, max(1, rest // 10)) if rest >= 5 else 0
     watched = {*[name for name in unseen if name not in tested][:watch]}
     apart = tested | watched
     return Split(

@@ -47,7 +47,6 @@ from u2net_platform.training.schedule import schedule_of
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 90.0
 VALIDATIONS = 8  # in a run at most, the last one at its end
-VALIDATION_CASES = 8  # of a domain, while training
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
 MOMENTUM = 0.99
 
@@ -355,8 +354,7 @@ class Trainer:
         """Mean Dice (0..1) over classes and validation cases, by domain, on the plan's grid."""
         found = {}
         for name, domain in self.domains.items():
-            cases = domain.validation[:VALIDATION_CASES]
-            values = [value for case in cases for value in self._dice(domain, case)]
+            values = [dice for case in domain.validation for dice in self._dice(domain, case)]
             if values:
                 found[name] = float(np.mean(values))
         return found
