@@ -20,6 +20,7 @@ from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, N
 from u2net_platform.federation import guarded_client
 from u2net_platform.federation.deployment import Deployment, init_deployment
 from u2net_platform.federation.keys import create_authority
+from u2net_platform.federation.request import request_of
 from u2net_platform.federation.site_config import SiteConfig
 from u2net_platform.federation.site_folder import (
     approve,
@@ -233,15 +234,30 @@ def test_more_quorum_than_sites_is_refused(settings, new_site) -> None:
     assert (done.exit_code, json.loads(done.stdout)["error_code"]) == (10, "InvalidFederation")
 
 
+@pytest.mark.parametrize("assignment", ["cycles=3", " temperature = 2", "temperature=inf"])
+def test_a_federation_refuses_what_is_not_the_recipe_s_to_say(
+    settings, new_site, assignment: str
+) -> None:
+    folder = new_site("north", "apple").parent
+    command = ["federate", "run", "--sites", str(folder), "--set", assignment, "--json"]
+    done = CliRunner().invoke(app, command)
+    assert json.loads(done.stdout)["error_code"] == "InvalidRecipe"
+    assert assignment in json.loads(done.stdout)["message"]
+    assert not settings.runs_dir.exists(), "nothing was begun"
+
+
 def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site) -> None:
     folder = new_site("north", "apple").parent
     new_site("south", "plum")
     flags = ["--rounds", "1", "--cycles", "1", "--batch-voxels", "4096", "--momentum", "0.5"]
+    flags += ["--set", "augmentation.elastic=0"]
     run = CliRunner().invoke(
-        app, ["federate", "run", "--sites", str(folder), *flags, "--proximal", "0.1", "--json"]
+        app,
+        ["federate", "run", "--sites", str(folder), *flags, "--proximal", "0.1", "--json"],
     )
     assert run.exit_code == 0, run.output
     found = json.loads(run.stdout)["data"]
+    assert request_of(settings, found["run"]["id"]).recipe.augmentation.elastic == 0
     assert found["run"]["status"] == "completed"
     assert set(found["at_sites"]) == {"north", "south"}
     status = CliRunner().invoke(app, ["federate", "status"])

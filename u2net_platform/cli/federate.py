@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, console, emit, talk
-from u2net_platform.cli.run_options import BatchVoxels, Fold, RecipeName
+from u2net_platform.cli.run_options import Assignments, BatchVoxels, Fold, RecipeName
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,6 +54,7 @@ def run(
     cycles: Annotated[int, typer.Option(min=1, help="Cycles of a site in a round.")] = 10,
     recipe: RecipeName = "default",
     batch_voxels: BatchVoxels = None,
+    assignments: Assignments = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0,
     fold: Fold = 0,
     quorum: Annotated[
@@ -91,13 +92,13 @@ def run(
     Examples:
       u2net federate run --sites sites/ --rounds 50 --cycles 10
       u2net federate run --sites sites/ --momentum 0.9 --proximal 0.01
+      u2net federate run --sites sites/ --set augmentation.elastic=0
       u2net federate run --resume 20260131-120000-1a2b
       u2net federation run --rounds 50 --cycles 10
     """
-    from u2net_platform.federation.request import new_run
+    from u2net_platform.federation.request import federated_recipe, new_run
     from u2net_platform.federation.site_folder import find_sites
     from u2net_platform.settings import Settings
-    from u2net_platform.training.recipe import Recipe
 
     settings = Settings()
     found = {} if deployment else find_sites(sites)
@@ -105,8 +106,8 @@ def run(
     run_id = resume or new_run(
         settings,
         _request(
-            sites=names, recipe=Recipe.load(recipe, batch_voxels=batch_voxels), base=base,
-            rounds=rounds, cycles=cycles, seed=seed, fold=fold, attempts=attempts,
+            sites=names, recipe=federated_recipe(recipe, assignments or (), batch_voxels),
+            base=base, rounds=rounds, cycles=cycles, seed=seed, fold=fold, attempts=attempts,
             quorum=quorum or len(names) // 2 + 1, proximal=proximal,
             round_minutes=round_minutes, wait_minutes=max(wait_minutes, 1e-3),
             rules={

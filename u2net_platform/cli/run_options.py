@@ -19,6 +19,11 @@ BatchVoxels = Annotated[
     typer.Option(help="Bound on a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
 ]
 
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of the recipe, as clip_norm=1; may be repeated."),
+]
+
 
 def fold_of(text: object) -> int | None:
     """The number of a fold; None for `all`."""
@@ -78,10 +83,7 @@ class RunOptions:
     ] = None
     learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None
     batch_voxels: BatchVoxels = None
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of the recipe, as temperature=2; may be repeated."),
-    ] = None
+    assignments: Assignments = None
     fold: Fold = 0
     seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class TrainingDisplay:
         self._live = live
         self._loss: dict[str, float] = {}
         self._seconds: dict[str, float] = {}
+        self._steps: Counter[str] = Counter()  # seen of each domain: some have more than others
         self._dice: dict[str, float] = {}
         self._cycle = 0
         self._status = "preparing"
@@ -46,14 +48,17 @@ class TrainingDisplay:
 
     def on_step(self, step: Step) -> None:
         if step.cycle < self._cycle:  # another run has begun
-            for memory in (self._loss, self._seconds, self._dice):
+            for memory in (self._loss, self._seconds, self._steps, self._dice):
                 memory.clear()
         self._cycle = step.cycle
         for memory, value in ((self._loss, step.loss), (self._seconds, step.seconds)):
             before = memory.get(step.domain, value)
             memory[step.domain] = MEMORY * before + (1 - MEMORY) * value
-        left = (step.cycles - step.cycle) * sum(self._seconds.values())
-        self._status = f"cycle {step.cycle + 1} of {step.cycles}, {_duration(left)} left"
+        self._steps[step.domain] += 1
+        spent = sum(self._seconds[name] * steps for name, steps in self._steps.items())
+        cycle = spent / self._steps.total() * len(self._steps)
+        left = _duration((step.cycles - step.cycle) * cycle)
+        self._status = f"cycle {step.cycle + 1} of {step.cycles}, {left} left"
         self._since_line += step.seconds
         self._refresh()
         if not self._live.console.is_terminal and self._since_line >= LINE_SECONDS:

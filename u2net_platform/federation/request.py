@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from u2net_platform.errors import InvalidFederation, NothingToResume
+from u2net_platform.errors import InvalidFederation, InvalidRecipe, NothingToResume
 from u2net_platform.federation.aggregation import Rules
 from u2net_platform.files import write_text
 from u2net_platform.settings import Settings
@@ -48,6 +49,22 @@ class FederationRequest(BaseModel):
         """
         whole = {"cycles": self.rounds * self.cycles, "temperature": None}
         return self.recipe.model_copy(update=whole)
+
+
+def federated_recipe(source: str, assignments: Sequence[str], batch_voxels: int | None) -> Recipe:
+    """`Recipe.load`, for a federation.
+
+    Raises:
+        InvalidRecipe: as there; or what is assigned is not the recipe's to say here.
+    """
+    for text in assignments:
+        if text.partition("=")[0].strip() in {"cycles", "temperature"}:
+            raise InvalidRecipe(
+                f"{text!r} has no effect in a federation: it makes --rounds times --cycles, and"
+                " its domains take turns",
+                "Leave it out.",
+            )
+    return Recipe.load(source, assignments, batch_voxels=batch_voxels)
 
 
 def new_run(settings: Settings, request: FederationRequest) -> str:

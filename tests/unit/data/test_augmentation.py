@@ -116,27 +116,29 @@ def test_a_turn_about_an_axis_leaves_the_place_along_it(axis: str, place: int) -
     assert np.ptp(image[1], axis=(place + 2) % 3).max() > 0.5  # turned: it changes along the third
 
 
-def test_elastic_displacements_are_as_large_and_as_smooth_as_those_drawn_voxel_by_voxel() -> None:
-    shape, draws = (32, 40, 36), 60
+@pytest.mark.parametrize(
+    ("shape", "draws"),
+    [((32, 40, 36), 60), ((12, 48, 48), 60), ((6, 8, 8), 300), ((1, 30, 30), 200)],
+)
+def test_elastic_displacements_are_as_large_and_as_smooth_as_those_drawn_voxel_by_voxel(
+    shape: tuple[int, int, int], draws: int
+) -> None:
     ours, theirs = [], []
     np.random.seed(0)
     for seed in range(draws):
-        ours.append(elastic_displacement(np.random.default_rng(seed), shape))
         rng = np.random.default_rng(seed)
         alpha, sigma = rng.uniform(*ELASTIC_ALPHA), rng.uniform(*ELASTIC_SIGMA)
-        theirs.append(elastic_deform_coordinates(np.zeros((3, *shape)), alpha, sigma))
+        ours.append(elastic_displacement(np.random.default_rng(seed), shape) / alpha)
+        theirs.append(elastic_deform_coordinates(np.zeros((3, *shape)), alpha, sigma) / alpha)
 
     def spread(field: np.ndarray) -> float:
         return float(np.sqrt(np.mean(field**2)))
 
-    assert spread(np.stack(ours)) == pytest.approx(spread(np.stack(theirs)), rel=0.12)
-    for axis in (2, 3, 4):
+    assert np.shape(ours) == np.shape(theirs)
+    assert spread(np.stack(ours)) == pytest.approx(spread(np.stack(theirs)), rel=0.08)
+    for axis in (place for place in (2, 3, 4) if shape[place - 2] > 1):
         slope, expected = (spread(np.diff(np.stack(all_), axis=axis)) for all_ in (ours, theirs))
-        assert slope == pytest.approx(expected, rel=0.12)
-
-
-def test_a_patch_of_single_slices_is_deformed_too() -> None:
-    assert elastic_displacement(np.random.default_rng(0), (1, 9, 8)).shape == (3, 1, 9, 8)
+        assert slope == pytest.approx(expected, rel=0.1)
 
 
 ROOM = {"scaling": (1, 3)}  # a source so large that no voxel comes from beyond it
