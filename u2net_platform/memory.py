@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 LARGEST_THRESHOLD = 32 << 20  # bytes; glibc takes no more
 
 
@@ -14,13 +16,31 @@ def free_bytes() -> int:
     lines = Path("/proc/meminfo").read_text("ascii").splitlines()
     entries = dict(line.split(":") for line in lines)
     free = int(entries["MemAvailable"].split()[0]) << 10
-    group = Path("/sys/fs/cgroup")
+    return int(min([free, *map(_free_in, _control_groups())]))
+
+
+def _control_groups() -> list[Path]:
+    """The control group (version 2) of this process, and those that it lies in."""
     try:
-        limit = (group / "memory.max").read_text("ascii").strip()
+        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    path = CONTROL_GROUPS / own
+    return [one for one in (path, *path.parents) if one.is_relative_to(CONTROL_GROUPS)]
+
+
+def _free_in(group: Path) -> float:
+    """What a control group may still take; a file's pages that nobody uses are given back."""
+    try:
+        limit = int((group / "memory.max").read_text("ascii"))
         used = int((group / "memory.current").read_text("ascii"))
-    except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
+        counts = dict(
+            line.split() for line in (group / "memory.stat").read_text("ascii").splitlines()
+        )
+        return max(0, limit - used + int(counts["inactive_file"]))
+    except (OSError, ValueError, KeyError):  # no group, or one without a limit: "max"
+        return math.inf
 
 
 def held_bytes() -> int:

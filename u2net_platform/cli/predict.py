@@ -156,9 +156,10 @@ def evaluate(
     if pictures:
         from u2net_platform.evaluation.pictures import write_sheet
 
-        worst = {case.id: case for case in chosen}
-        write_sheet(pictures, sheet_rows(loaded, [worst[one] for one in report.worst(5)]), {})
-        talk(f"Wrote {pictures}")
+        by_id = {case.id: case for case in chosen}
+        if worst := [by_id[name] for name in report.worst(5)]:
+            write_sheet(pictures, sheet_rows(loaded, worst), {})
+        talk(f"Wrote {pictures}" if worst else "No case has scores, so there are no pictures")
     errors = {case.case_id: case.error for case in report.cases if case.error}
     emit(report.document(), _scores, cases_failed(errors, len(report.cases)))
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from u2net_platform.data.dataset import Case, Dataset
 from u2net_platform.data.integrity import load_case
-from u2net_platform.data.workers import attempt_each_case
+from u2net_platform.data.workers import Fault, attempt_each_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import (
     ContradictoryPlace,
     DataError,
     DuplicateCase,
     MissingClass,
+    NamedCase,
     SkewedAxes,
     SpacingOutlier,
     SuspiciousIntensities,
@@ -51,7 +52,7 @@ class Finding:
 
     case_id: str | None
     severity: Literal["error", "warning"]
-    fault: DataError
+    fault: Fault
 
 
 def check_dataset(
@@ -61,7 +62,7 @@ def check_dataset(
     cases = [*dataset.training, *dataset.test]
     findings, sound = [], []
     for case, found in attempt_each_case(cases, partial(_examine, plugin), None, on_case):
-        if isinstance(found, DataError):
+        if isinstance(found, Fault):
             findings.append(Finding(case.id, "error", found))
         else:
             findings += [Finding(case.id, "warning", oddity) for oddity in found.oddities]
@@ -112,7 +113,8 @@ def _headers(case: Case) -> Iterator[DataError]:
         if header is not None and header.contradiction_mm:
             yield ContradictoryPlace(
                 f"{path} lies {header.contradiction_mm:.3g} mm apart by its sform and its qform,"
-                " which claim to mean the same; the sform was taken",
+                " which claim to mean the same; the "
+                f"{'sform' if header.by_sform else 'qform'} was taken",
                 "Compare it with its source, and correct the wrong one.",
             )
         if header is not None and header.skewed:
@@ -172,7 +174,14 @@ def _of_the_whole(plugin: DomainPlugin, dataset: Dataset) -> Iterator[Finding]:
         yield Finding(None, "warning", fault)
     ids = [case.id for case in (*dataset.training, *dataset.test)]
     for pattern in sorted({one for rule in plugin.spec.unlabelled for one in rule.cases}):
-        if not any(fnmatchcase(case_id, pattern) for case_id in ids):
+        if pattern in ids:
+            fault = NamedCase(
+                f"`unlabelled` of {plugin.name} names the case {pattern}, and a spec travels: in"
+                " bundles, and from a site to its coordinator",
+                "Rename the cases, so that a pattern as site_b_* tells them.",
+            )
+            yield Finding(None, "warning", fault)
+        elif not any(fnmatchcase(case_id, pattern) for case_id in ids):
             fault = UnmatchedPattern(
                 f"`unlabelled` of {plugin.name} names the cases {pattern}, and there are none",
                 "Correct the pattern in domain.toml.",

@@ -18,6 +18,7 @@ from u2net_platform.errors import (
     MissingFile,
     NonFiniteImage,
     UnexpectedLabel,
+    UnreadableImage,
     WrongChannels,
 )
 from u2net_platform.files import digest_of_file
@@ -84,12 +85,16 @@ def digest_of_case(case: Case) -> str:
     """Digest of the case's files, in the order of their channels, label last.
 
     Raises:
-        MissingFile: one of them is not there.
+        MissingFile, UnreadableImage: one of them is not there, or may not be read.
     """
     try:
         digests = [digest_of_file(path) for path in (*case.images, case.label) if path]
     except FileNotFoundError as error:
         raise MissingFile(f"{error.filename} does not exist", "Copy it back.") from error
+    except OSError as error:
+        raise UnreadableImage(
+            f"{error.filename} cannot be read: {error.strerror}", "Change its permissions."
+        ) from error
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

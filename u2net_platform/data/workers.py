@@ -12,11 +12,12 @@ import joblib
 
 from u2net_platform.data.dataset import Case
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import DataError, InvalidCases, TooLarge
+from u2net_platform.errors import BrokenPlugin, DataError, InvalidCases, TooLarge
 from u2net_platform.imaging.volume import Header, one_thread, read_header
 from u2net_platform.memory import free_bytes
 
 Result = TypeVar("Result")
+Fault = DataError | BrokenPlugin  # of a case; a hook may fail on one alone
 Spacing = tuple[float, float, float]
 
 # Measured: the peak of memory while abdominal CTs were prepared, over the process's own.
@@ -43,7 +44,7 @@ def for_each_case(
     """
     results, faults = [], []
     for case, found in attempt_each_case(cases, work, spacing_zyx_mm, on_case):
-        if isinstance(found, DataError):
+        if isinstance(found, Fault):
             faults.append(f"  {case.id}: {found.error_code}: {found.message}")
         else:
             results.append(found)
@@ -61,13 +62,13 @@ def attempt_each_case(
     work: Callable[[Case], Result],
     spacing_zyx_mm: Spacing | None,
     on_case: Callable[[str], None],
-) -> Iterator[tuple[Case, Result | DataError]]:
+) -> Iterator[tuple[Case, Result | Fault]]:
     """As `for_each_case`, but a case at fault gives its error."""
     if not cases:
         return
     free = free_bytes()
     needs = [_bytes_for(case, spacing_zyx_mm) for case in cases]
-    attempts: Iterable[Result | DataError]
+    attempts: Iterable[Result | Fault]
     jobs = min(joblib.cpu_count(), len(cases), max(1, free // (max(needs) + BYTES_PER_PROCESS)))
     if jobs == 1 or sum(needs) < WORTH_PROCESSES:
         attempts = (_attempt(work, *pair, free) for pair in zip(cases, needs, strict=True))
@@ -92,16 +93,14 @@ def belong_to_parent() -> None:
 
 def _attempt_alone(
     work: Callable[[Case], Result], case: Case, need: int, free: int
-) -> Result | DataError:
+) -> Result | Fault:
     """In a process beside others, each of which has one processor."""
     belong_to_parent()
     one_thread()
     return _attempt(work, case, need, free)
 
 
-def _attempt(
-    work: Callable[[Case], Result], case: Case, need: int, free: int
-) -> Result | DataError:
+def _attempt(work: Callable[[Case], Result], case: Case, need: int, free: int) -> Result | Fault:
     if need > free:
         return TooLarge(
             f"{case.images[0]} needs about {need / 2**30:.1f} GiB of memory to be prepared, and "
@@ -110,7 +109,7 @@ def _attempt(
         )
     try:
         return work(case)
-    except DataError as error:
+    except (DataError, BrokenPlugin) as error:
         return error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,15 @@ def _import(code: Path, name: str) -> ModuleType:
     if module_spec is None or module_spec.loader is None:
         raise BrokenPlugin(f"{code} is no Python file", "Rename or remove it.")
     module = importlib.util.module_from_spec(module_spec)
+    # Dataclasses look for their module there. It does not stay: what is in no known module is
+    # pickled whole, and so reaches other processes.
+    sys.modules[module_spec.name] = module
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a plugin's own code may raise anything
         raise BrokenPlugin(
             f"{code} fails on import: {type(error).__name__}: {error}", "Correct the plugin's code."
         ) from error
+    finally:
+        del sys.modules[module_spec.name]
     return module

@@ -36,8 +36,9 @@ def check_nifti(path: Path, image: Any) -> None:
             while block := file.read(min(1 << 20, promised - held)):
                 held += len(block)
                 if kind:
-                    whole = block[: len(block) // 8 * 8]
-                    finite &= bool(np.isfinite(np.frombuffer(whole, order + kind)).all())
+                    numbers = np.dtype(order + kind)
+                    whole = block[: len(block) // numbers.itemsize * numbers.itemsize]
+                    finite &= bool(np.isfinite(np.frombuffer(whole, numbers)).all())
             while file.read(1 << 20):  # to the checksum at the end
                 pass
     except (EOFError, OSError, zlib.error) as error:
@@ -54,6 +55,15 @@ def _first_voxel(path: Path, image: Any) -> int:
     if not offset >= NIFTI_HEADER_SIZES[0] + 4 and image.GetMetaData("nifti_type") == "1":
         raise unreadable(path, f"its voxels begin at byte {offset:g}, within its header")
     return int(offset)
+
+
+def places_by_sform(reader: Any) -> bool:
+    """Whether ITK takes a NIfTI file's sform for where it lies, and not its qform: where the sform
+    is the scanner's, or there is no qform."""
+    if not reader.HasMetaDataKey("sform_code"):
+        return False
+    sform, qform = (int(reader.GetMetaData(f"{name}form_code")) for name in "sq")
+    return sform == 1 or (sform > 0 and qform == 0)
 
 
 def contradiction_mm(reader: Any) -> float:

@@ -128,19 +128,23 @@ def resample_labels(
 
 
 def labels_from_scores(
-    slabs: Iterable[NDArray[np.float32]], grid: Grid, target: Grid
+    slabs: Iterable[NDArray[np.float32]], grid: Grid, box: Grid, target: Grid
 ) -> NDArray[np.uint8]:
     """The class of the greatest score at every voxel of `target`, z y x.
 
     slabs: scores (k z y x) on `grid`, from its first planes to its last. No more of them is held
         than what is needed to interpolate between two slabs.
+    box: the part of `target` that `grid` is a respacing of. Beyond it is background.
     target: a grid with the same directions, up to rounding.
 
-    Each class is interpolated linearly. Outside `grid` (half a voxel beyond its outermost centres)
-    is background.
+    Each class is interpolated linearly. Where the box ends beyond `grid`, whose shape is rounded,
+    the outermost scores go on.
     """
     labels = np.zeros(target.shape_zyx, np.uint8)
-    at = [grid.index(target.point((plane, 0, 0)))[0] for plane in range(len(labels))]
+    first = np.rint(target.index(box.point((0, 0, 0)))).astype(int)
+    z, y, x = map(slice, first, first + box.shape_zyx)
+    inside = labels[z, y, x]
+    at = [grid.index(box.point((plane, 0, 0)))[0] for plane in range(len(inside))]
     done = seen = 0
     held: NDArray[np.float32] | None = None
     for slab in slabs:
@@ -150,27 +154,25 @@ def labels_from_scores(
         stop = len(at) if last else bisect.bisect_right(at, seen - 1)
         if stop > done:
             part = grid.planes(seen - held.shape[1], seen)
-            labels[done:stop] = _labels_on(target.planes(done, stop), held, part)
+            inside[done:stop] = _labels_on(box.planes(done, stop), held, part)
         done, held = stop, held[:, -1:]
     return labels
 
 
 def _labels_on(target: Grid, scores: NDArray[np.float32], grid: Grid) -> NDArray[np.uint8]:
     """A running maximum: holds two volumes of the target's size, however many classes."""
-    best = _scores_on(target, scores[0], grid, outside=0.0)
+    best = _scores_on(target, scores[0], grid)
     labels = np.zeros(target.shape_zyx, np.uint8)
     for value in range(1, len(scores)):
-        candidate = _scores_on(target, scores[value], grid, outside=float(np.finfo(np.float32).min))
+        candidate = _scores_on(target, scores[value], grid)
         better = candidate > best
         labels[better] = value
         np.copyto(best, candidate, where=better)
     return labels
 
 
-def _scores_on(
-    target: Grid, scores: NDArray[np.float32], grid: Grid, outside: float
-) -> NDArray[np.float32]:
-    return np.asarray(resampled(to_sitk(scores, grid), target, sitk.sitkLinear, False, outside))
+def _scores_on(target: Grid, scores: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+    return np.asarray(resampled(to_sitk(scores, grid), target, sitk.sitkLinear, True, 0))
 
 
 def _centre(grid: Grid) -> NDArray[np.float64]:

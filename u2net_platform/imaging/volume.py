@@ -30,7 +30,12 @@ from u2net_platform.errors import (
 )
 from u2net_platform.files import atomic_path, write_text
 from u2net_platform.imaging.grid import Grid, orientation, triple
-from u2net_platform.imaging.nifti import check_nifti, contradiction_mm, unreadable
+from u2net_platform.imaging.nifti import (
+    check_nifti,
+    contradiction_mm,
+    places_by_sform,
+    unreadable,
+)
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
@@ -69,13 +74,14 @@ class Header:
     """What a file promises. values: voxels times channels. reading_bytes: what is held at most
     while it is read. skewed: its axes are not quite at right angles, and are read as the nearest
     that are. contradiction_mm: how far apart its corners lie by NIfTI's two ways to say where, if
-    both claim to mean the same; else 0."""
+    both claim to mean the same; else 0. by_sform: whether it is read by the first of them."""
 
     values: int
     reading_bytes: int
     spacing_zyx_mm: tuple[float, float, float]
     skewed: bool
     contradiction_mm: float
+    by_sform: bool
 
 
 def read_header(path: Path) -> Header | None:
@@ -93,7 +99,14 @@ def read_header(path: Path) -> Header | None:
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
     reading = COPIES * values * max(stored, FLOAT_BYTES)
     spacing = triple(reader.GetSpacing()[2::-1])
-    return Header(values, reading, spacing, _skew(reader) > ROUNDING, contradiction_mm(reader))
+    return Header(
+        values,
+        reading,
+        spacing,
+        skewed=_skew(reader) > ROUNDING,
+        contradiction_mm=contradiction_mm(reader),
+        by_sform=places_by_sform(reader),
+    )
 
 
 def one_thread() -> None:
@@ -345,13 +358,13 @@ def _at_right_angles(directions: NDArray[np.float64]) -> NDArray[np.float64]:
 def _skew(image: Any) -> float:
     """How far the axes of an image, or of a reader of one, are from right angles; 0 is not at all.
 
-    Of a NIfTI file that is its sform, of which ITK has already taken the nearest right angles.
+    Of a NIfTI file's sform ITK has already taken the nearest right angles, if it takes it at all.
     """
     directions = _directions(image)
     if not np.isfinite(directions).all():
         return math.inf
     skew = float(np.abs(directions - _at_right_angles(directions)).max())
-    if image.HasMetaDataKey("srow_x") and int(image.GetMetaData("sform_code")) > 0:
+    if places_by_sform(image):
         rows = [image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"]
         sform = np.array(rows, float) * [[-1], [-1], [1]]  # to LPS
         lengths = np.linalg.norm(sform, axis=0)

@@ -36,6 +36,7 @@ from u2net_platform.memory import free_bytes, held_bytes, keep_freed_memory
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
+BYTES_PER_PATCH_SCORE = 16  # of each class there, and of each class's mean over mirror images
 SCATTERED_BYTES = 192 << 20  # of freed memory in pieces that do not fit again; differs by run
 
 
@@ -113,7 +114,7 @@ class Predictor:
         turned = canonical_grid(target)
         labels = postprocess(
             self.plugin,
-            labels_from_scores(slabs, grid, turned),
+            labels_from_scores(slabs, grid, prepared.image_grid, turned),
             turned.spacing_zyx_mm,
             self.plan.keep_largest,
             {name: place.on(grid, turned) for name, place in self.plan.places.items()},
@@ -133,7 +134,9 @@ class Predictor:
         if self.plugin.clean_image:
             return None
         spec, plan = self.plugin.spec, self.plan
-        return spec.intensity, spec.geometry, plan.spacing_zyx_mm, plan.statistics
+        return (
+            spec.channels, spec.intensity, spec.geometry, plan.spacing_zyx_mm, plan.statistics
+        )  # fmt: skip
 
     def _scores(self, image: Prepared | _Array, shape: tuple[int, int, int]) -> Iterator[Tensor]:
         """Class probabilities, slabs of k z y x in main memory: only patches go to the device."""
@@ -161,8 +164,10 @@ class Predictor:
         seen = (patches.amax((2, 3, 4)) > patches.amin((2, 3, 4))).any(1)
         if seen.any():
             x = patches[seen].contiguous(memory_format=torch.channels_last_3d).to(self.device)
-            runs = torch.stack([self._once(x, axes) for axes in self._mirrored])
-            found[seen] = runs.mean(0).to(found.device)
+            total = self._once(x, self._mirrored[0])
+            for axes in self._mirrored[1:]:
+                total += self._once(x, axes)
+            found[seen] = (total / len(self._mirrored)).to(found.device)
         return found
 
     def _once(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -170,9 +175,29 @@ class Predictor:
         found = torch.softmax(logits.float(), dim=1)
         return found.flip(axes) if axes else found
 
+    def require_fit(self, image: ImageVolume) -> None:
+        """Stop before labels are predicted of an image that was prepared for another domain.
+
+        Raises:
+            TooLarge: this domain takes more than is allowed.
+        """
+        self._require(self._least_bytes(canonical(image)), image)
+
     def _may_hold(self, image: ImageVolume) -> bool:
         """Whether all of the prepared image fits beside what a prediction needs anyhow."""
-        held, allowed = held_bytes(), self._allowed()
+        least = self._least_bytes(image)
+        grid = respaced(image.grid, self.plan.spacing_zyx_mm)
+        whole = least + 4 * len(image.array) * prod(grid.shape_zyx)
+        self._require(least if self.plan.statistics else whole, image)
+        return whole <= self._allowed()
+
+    def _require(self, needed: int, image: ImageVolume) -> None:
+        if needed > (allowed := self._allowed()):
+            size = " x ".join(map(str, image.grid.shape_zyx))
+            raise _too_large(f"A prediction of {size} voxels", needed, allowed)
+
+    def _least_bytes(self, image: ImageVolume) -> int:
+        """Held at most, beside the prepared image."""
         channels, voxels = len(image.array), prod(image.grid.shape_zyx)
         grid = respaced(image.grid, self.plan.spacing_zyx_mm)
         depth, height, width = (
@@ -181,20 +206,20 @@ class Predictor:
         depth = min(depth, self.plan.patch_zyx[0])
         # Image, new planes, sums, means and weights a patch deep; twice while they move on.
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
-        batch = self.batch_size * prod(self.plan.patch_zyx) * BYTES_PER_PATCH_VOXEL
+        voxel = BYTES_PER_PATCH_VOXEL + BYTES_PER_PATCH_SCORE * self.plugin.spec.classes
+        architecture = getattr(self.network, "architecture", None)
+        common = architecture.common_patch_zyx if architecture else None
+        patch = max(prod(self.plan.patch_zyx), prod(common or ()))
+        batch = self.batch_size * patch * voxel
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         drawn = self.plan.border and not self.plugin.postprocess
         cleaned = cleaned_classes(self.plugin, self.plan.keep_largest) or drawn
         after = 1 + max(BYTES_PER_CLEANED_VOXEL * bool(cleaned), COPIES)
-        least = held + SCATTERED_BYTES
-        least += max(2 * voxels + max(slab + batch, resampling), after * voxels)
-        whole = least + 4 * channels * prod(grid.shape_zyx)
-        needed = least if self.plan.statistics else whole
-        if needed > allowed:
-            size = " x ".join(map(str, image.grid.shape_zyx))
-            raise _too_large(f"A prediction of {size} voxels", needed, allowed)
-        return whole <= allowed
+        # An image's own percentiles are found in a copy of a channel.
+        sorting = 0 if self.plan.statistics else 4 * prod(grid.shape_zyx)
+        most = max(2 * voxels + max(slab + batch, resampling), after * voxels, sorting)
+        return held_bytes() + SCATTERED_BYTES + most
 
     def _allowed(self) -> int:
         """Bytes that this process may hold."""

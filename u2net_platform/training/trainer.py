@@ -196,6 +196,7 @@ class Trainer:
         self._anchor = self._backbone() if self.options.proximal else []
         for note in self._acceleration.notes:
             watcher.on_note(note)
+        began = self.step
         stream = PatchStream(self._sources(), self.options.seed, self._weights())
         batches = stream.from_step(self.step, self._workers)
         try:
@@ -212,6 +213,9 @@ class Trainer:
                         )
                     if self._clock.since_checkpoint() > CHECKPOINT_SECONDS:
                         self.save()
+            if self.step > began and self.step % len(self.domains):
+                # The schedule has ended it within a cycle.
+                self._end_cycle(watcher, recorder)
         finally:
             del batches  # ends the workers, even where somebody keeps the exception
         self.save()
@@ -311,7 +315,7 @@ class Trainer:
         validations = self._validations
         if validations is None:
             self._estimate_length(watcher, recorder)
-        last = self.cycle >= self._recipe.cycles
+        last = self._rate() is None
         if self.cycle % CURVE_CYCLES == 0 or last:
             losses = {f"loss/{name}": float(np.mean(v)) for name, v in self._clock.losses.items()}
             self._clock.losses = {}
@@ -320,7 +324,7 @@ class Trainer:
             due, before = (
                 n * validations // self._recipe.cycles for n in (self.cycle, self.cycle - 1)
             )
-            if due > before:
+            if due > before or last:
                 self._note_validation(watcher, recorder)
 
     def _note_validation(self, watcher: Watcher, recorder: Recorder) -> None:

@@ -227,6 +227,8 @@ class _Made:
             self._last = None  # its memory goes first
             self._last = predictor.prepare(self._image, self._name)
             self._key = key
+        else:
+            predictor.require_fit(self._image)
         return self._last
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from u2net_platform.data import workers
+from u2net_platform import memory
+from u2net_platform.data import integrity, workers
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.plan import take_fingerprint
-from u2net_platform.data.workers import for_each_case, free_bytes
+from u2net_platform.data.workers import Spacing, for_each_case, free_bytes
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import InvalidCases
+from u2net_platform.errors import InvalidCases, UnreadableImage
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,6 +89,50 @@ def test_all_faulty_cases_are_named_at_once(
     assert "2 of 4 cases" in caught.value.message
     assert "bb: UnreadableImage" in caught.value.message
     assert "dddd: MissingFile" in caught.value.message
+
+
+def test_a_hook_that_fails_on_one_case_hides_no_other(
+    write_case: Callable[..., Case], plugin: DomainPlugin
+) -> None:
+    def fails_on_some(image: np.ndarray, spacing_zyx_mm: Spacing) -> np.ndarray:
+        calls.append(spacing_zyx_mm)
+        return image[99] if len(calls) == 2 else image
+
+    calls: list[Spacing] = []
+    hooked = replace(plugin, clean_image=fails_on_some)
+    cases = [write_case(name) for name in ("a", "bb", "ccc")]
+    with pytest.raises(InvalidCases, match=r"1 of 3 cases .*\n  bb: BrokenPlugin: .*IndexError"):
+        take_fingerprint(hooked, cases, lambda _: None)
+    assert len(calls) == 3
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    write_case: Callable[..., Case], plugin: DomainPlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(integrity, "digest_of_file", refused)
+    with pytest.raises(UnreadableImage, match=r"a\.nii.* cannot be read: Permission denied"):
+        integrity.digest_of_case(write_case("a"))
+
+
+def test_free_in_a_control_group_is_also_what_a_file_s_unused_pages_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "_control_groups", lambda: [tmp_path / "job", tmp_path])
+    (tmp_path / "job").mkdir()
+    for folder, limit in ((tmp_path / "job", "5000000"), (tmp_path, "max")):
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text("4990000\n")
+        (folder / "memory.stat").write_text("anon 1000\ninactive_file 3000000\n")
+    assert free_bytes() == 3_010_000
+
+
+def test_a_control_group_lies_in_those_above_it() -> None:
+    groups = memory._control_groups()
+    assert groups[-1:] in ([], [memory.CONTROL_GROUPS])
 
 
 def test_a_volume_that_memory_does_not_hold_is_refused_with_the_figures(

@@ -17,6 +17,14 @@ def test_hooks_are_those_that_the_code_defines(tmp_path: Path, new_plugin: NewPl
     assert plugin.postprocess is None
 
 
+def test_code_with_a_dataclass_is_no_fault(tmp_path: Path, new_plugin: NewPlugin) -> None:
+    code = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass Window:\n    low: float\n" + NEGATE
+    )
+    assert DomainPlugin.load(new_plugin(tmp_path, "kidney", code)).clean_image is not None
+
+
 def test_a_hook_that_is_no_function_is_refused(tmp_path: Path, new_plugin: NewPlugin) -> None:
     with pytest.raises(BrokenPlugin, match="postprocess"):
         DomainPlugin.load(new_plugin(tmp_path, "kidney", "postprocess = 3"))

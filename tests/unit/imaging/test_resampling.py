@@ -47,7 +47,8 @@ def test_a_blob_keeps_its_place_there_and_back(
     half_voxel = min(any_grid.spacing_zyx_mm) / 2
     assert np.linalg.norm(centre(prepared) - centre(original)) < half_voxel
     scores = np.stack([prepared.array != 1, prepared.array == 1]).astype(np.float32)
-    array = labels_from_scores(slabs_of(scores), prepared.grid, canonical_grid(any_grid))
+    slabs, target = slabs_of(scores), canonical_grid(any_grid)
+    array = labels_from_scores(slabs, prepared.grid, image.grid, target)
     back = LabelVolume(turned_back(array, any_grid), any_grid)
     assert np.linalg.norm(centre(back) - centre(original)) < half_voxel
     assert dice(back.array, original.array) > 0.95
@@ -62,20 +63,30 @@ def test_respacing_keeps_centre_and_directions(oblique: Grid) -> None:
     assert respaced(oblique, (900.0, 1.2, 1.6)).shape_zyx[0] == 1
 
 
-def test_scores_outside_their_grid_are_background(oblique: Grid) -> None:
-    inner = replace(oblique, shape_zyx=(4, 5, 6), origin_lps_mm=tuple(oblique.point((8, 9, 10))))
-    scores = np.zeros((3, 4, 5, 6), np.float32)
+def test_scores_go_on_to_the_edge_of_an_image_that_their_grid_ends_short_of(oblique: Grid) -> None:
+    coarse = respaced(oblique, (14.0, 8.0, 13.0))
+    scores = np.random.default_rng(0).normal(size=(3, *coarse.shape_zyx)).astype(np.float32)
+    found = labels_from_scores(slabs_of(scores), coarse, oblique, oblique)
+    assert (coarse.index(oblique.point((0, 0, 0))) < -0.5).all()
+    assert found[0, 0, 0] == scores[:, 0, 0, 0].argmax()
+    assert found[-1, -1, -1] == scores[:, -1, -1, -1].argmax()
+
+
+def test_beyond_the_box_that_has_scores_is_background(oblique: Grid) -> None:
+    box = replace(oblique, shape_zyx=(4, 5, 6), origin_lps_mm=tuple(oblique.point((8, 9, 10))))
+    scores = np.zeros((3, 1, 2, 2), np.float32)
     scores[2] = 1
     expected = np.zeros(oblique.shape_zyx, np.uint8)
     expected[8:12, 9:14, 10:16] = 2
-    found = labels_from_scores(slabs_of(scores), inner, oblique)
+    coarse = replace(respaced(box, (9.0, 3.5, 5.5)), shape_zyx=(1, 2, 2))
+    found = labels_from_scores(slabs_of(scores), coarse, box, oblique)
     assert np.array_equal(found, expected)
 
 
 def test_the_greatest_interpolated_score_wins(oblique: Grid) -> None:
     coarse = np.random.default_rng(0).normal(size=(4, 20, 30, 36)).astype(np.float32)
     fine = respaced(oblique, (1.5, 1.2, 1.6))
-    found = labels_from_scores(slabs_of(coarse), oblique, fine)
+    found = labels_from_scores(slabs_of(coarse), oblique, fine, fine)
     z = np.clip((np.arange(fine.shape_zyx[0]) + 0.5) / 2 - 0.5, 0, 19)
     low, part = np.floor(z).astype(int), (z % 1)[None, :, None, None]
     mixed = coarse[:, low] * (1 - part) + coarse[:, np.minimum(low + 1, 19)] * part

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from scipy.spatial.transform import Rotation
 
 from u2net_platform.errors import (
     DiskFull,
@@ -145,6 +146,30 @@ def test_a_sheared_header_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="right angles") as caught:
         read_image([path])
     assert "sform" in caught.value.hint
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 1), (2, 1), (1, 2), (2, 2), (4, 4), (1, 4), (1, 0)])
+def test_which_of_two_places_was_taken_is_known_and_the_other_is_no_shear(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    path = save(tmp_path / "scan.nii", np.ones((3, 4, 5), np.float32))
+    content = bytearray(path.read_bytes())
+    content[252:256] = np.array(codes, np.int16).tobytes()  # qform_code, sform_code
+    turned = np.diag([-1, -1, 1]) @ Rotation.from_euler("z", 10, degrees=True).as_matrix()
+    content[280:328] = np.c_[turned, (30, 0, 0)].astype(np.float32).tobytes()
+    path.write_bytes(content)
+    header, image = read_header(path), read_image([path])
+    assert header is not None
+    assert not header.skewed
+    assert header.by_sform == (image.grid.origin_lps_mm[0] == pytest.approx(-30))
+    assert (header.contradiction_mm > 0) == (codes[0] == codes[1])
+
+
+def test_the_last_of_an_odd_number_of_voxels_is_looked_at_too(tmp_path: Path) -> None:
+    array = np.ones((3, 5, 7), np.float32)
+    array[-1, -1, -1] = np.nan
+    with pytest.raises(NonFiniteImage):
+        read_image([save(tmp_path / "scan.nii", array)])
 
 
 def test_a_missing_file_and_an_unknown_format_are_told_apart(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from torch import nn
 
 from u2net_platform.data.borders import POINTS, Border
 from u2net_platform.data.places import Place
-from u2net_platform.domains.spec import DomainSpec, Statistics
+from u2net_platform.domains.spec import DomainSpec, Label, Statistics
 from u2net_platform.errors import NonFiniteImage, TooLarge, WrongChannels
 from u2net_platform.imaging.grid import Grid, canonical_grid, triple
 from u2net_platform.imaging.volume import ImageVolume, canonical, turned_back
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
+from u2net_platform.model.topology import Architecture
 
 
 def canonical_shape(grid: Grid) -> np.ndarray:
@@ -102,6 +103,21 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
         bright_predictor.plan = plan.model_copy(update=cleaned)
         with pytest.raises(TooLarge):
             bright_predictor._may_hold(large)
+
+
+def test_what_classes_and_a_common_patch_take_is_counted(bright_predictor, scan) -> None:
+    bright_predictor._may_hold(scan)
+    before = bright_predictor._least_bytes(scan)
+    network = bright_predictor.network
+    voxels = bright_predictor.batch_size * 128**3
+    network.architecture = Architecture(name="paper", common_patch_zyx=(128, 128, 128))
+    assert bright_predictor._least_bytes(scan) - before > 800 * voxels
+    spec = bright_predictor.plugin.spec
+    labels = [Label(name=f"organ {k}", values=(k,)) for k in range(1, 101)]
+    many = spec.model_copy(update={"labels": tuple(labels)})
+    fewer = bright_predictor._least_bytes(scan)
+    bright_predictor.plugin = replace(bright_predictor.plugin, spec=many)
+    assert bright_predictor._least_bytes(scan) - fewer > 12 * 98 * voxels
 
 
 def test_the_part_in_its_place_is_kept_in_an_oblique_input(bright_predictor, oblique) -> None:

@@ -26,6 +26,7 @@ from u2net_platform.errors import (
 )
 from u2net_platform.imaging.volume import LabelVolume, read_labels, to_sitk
 from u2net_platform.inference.predictor import Predictor
+from u2net_platform.memory import held_bytes
 from u2net_platform.workflows.predict import Labeller, failure_of, find_cases, predict_paths
 
 
@@ -278,6 +279,26 @@ def test_several_domains_share_what_they_see_alike(
     assert first.array.any()
     np.testing.assert_array_equal(first.array, alike.array)
     assert [one.domain for one in results] == ["bright", "alike", "wide"]
+
+
+def test_what_is_seen_alike_is_checked_for_each_domain(bright_predictor, folder, tmp_path) -> None:
+    plugin = bright_predictor.plugin
+
+    def another(patch: tuple[int, int, int], **changed: Any) -> Labeller:
+        spec = plugin.spec.model_copy(update={"name": "other"} | changed)
+        plan = bright_predictor.plan.model_copy(update={"patch_zyx": patch})
+        network, cpu = bright_predictor.network, torch.device("cpu")
+        memory = held_bytes() + (1 << 30)
+        return Labeller(Predictor(network, replace(plugin, spec=spec), plan, cpu, memory=memory))
+
+    patch = bright_predictor.plan.patch_zyx
+    for other, error in (
+        (another((256, 256, 256)), "TooLarge"),
+        (another(patch, channels=("T1", "T2")), "WrongChannels"),
+    ):
+        both = [Labeller(bright_predictor), other]
+        results = predict_paths(both, folder / "a.nii.gz", tmp_path / error, lambda _: None)
+        assert [type(one.error).__name__ for one in results] == ["NoneType", error]
 
 
 def test_of_several_domains_one_may_fail(bright_predictor, folder, tmp_path) -> None:
