@@ -9,7 +9,7 @@ command line)::
     │                        GeometryMismatch · UnexpectedLabel · NonFiniteImage · WrongChannels
     │                        EmptyLabel · EmptyImage · TooLarge · InvalidCases · DuplicateCase
     │                        MissingClass · SkewedAxes · SpacingOutlier · SuspiciousIntensities
-    │                        ContradictoryLabel · UnmatchedPattern · ContradictoryPlace
+    │                        ContradictoryLabel · UnmatchedPattern · NamedCase · ContradictoryPlace
     │                        WrongModality · NoDicom · NeedsDicom · AmbiguousSeries
     │                        NoImageData · UnsupportedCompression
     │                        UnsupportedMultiFrame · LocalizerMixedIn · SingleSlice
@@ -115,6 +115,10 @@ class ContradictoryLabel(DataError):
 
 class UnmatchedPattern(DataError):
     """A pattern of case ids in the spec is that of no case."""
+
+
+class NamedCase(DataError):
+    """The spec, which travels, names a case."""
 
 
 class EmptyLabel(DataError):

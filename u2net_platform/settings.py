@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import Field
@@ -29,7 +30,12 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the catalog."""
-        return self.catalog_url or f"sqlite:///{self.home.resolve() / 'catalog.db'}"
+        return self.catalog_url or f"sqlite:///{self.catalog_file}"
+
+    @property
+    def catalog_file(self) -> Path:
+        """Where the catalog lies unless `catalog_url` says otherwise."""
+        return self.home.resolve() / "catalog.db"
 
     @property
     def mlflow_uri(self) -> str:
@@ -47,3 +53,9 @@ class Settings(BaseSettings):
     @property
     def runs_dir(self) -> Path:
         return self.home / "runs"
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: no password before the host, and none among its parameters."""
+    shown = re.sub(r"(://[^:/?#]*):[^/?#]*@", r"\1:***@", url)
+    return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", shown, flags=re.IGNORECASE)

@@ -38,6 +38,7 @@ def fill(catalog: Catalog) -> None:
             directory=f"/runs/run-{number}",
             fingerprints={domain: {"data_digest": "f" * 64}},
             base_version="heart:1" if number == 2 else None,
+            starts={"spleen": "heart:1"} if number == 2 else {},
             started_at=datetime(2026, 1, number, tzinfo=UTC),
         )
         catalog.runs.create(run)

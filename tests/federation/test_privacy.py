@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,24 @@ def test_the_noise_is_normal_and_no_seed_decides_it() -> None:
     assert not torch.equal(secret_normal(torch.Size([50_000])), first)
     assert kstest(first.numpy(), "norm").pvalue > 1e-4
     assert secret_normal(torch.Size([2, 3])).shape == (2, 3)
+
+
+def spend(file: Path, times: int) -> None:
+    privacy = Privacy(PrivacyRules(clip=1.0, noise=4.0), file)
+    for _ in range(times):
+        privacy.protect({"backbone": {"a": torch.zeros(1)}})
+
+
+def test_what_two_runs_spend_at_once_is_counted_whole(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    file = tmp_path / "privacy.json"
+    runs = [context.Process(target=spend, args=(file, 15)) for _ in range(2)]
+    for one in runs:
+        one.start()
+    for one in runs:
+        one.join()
+    assert [one.exitcode for one in runs] == [0, 0]
+    assert json.loads(file.read_text()) == {"4.0": 30}
 
 
 def test_what_is_spent_adds_up_over_runs_as_opacus_counts_it(tmp_path: Path) -> None:

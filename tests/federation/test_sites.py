@@ -20,7 +20,7 @@ from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, N
 from u2net_platform.federation import guarded_client
 from u2net_platform.federation.deployment import Deployment, init_deployment
 from u2net_platform.federation.keys import create_authority
-from u2net_platform.federation.request import request_of
+from u2net_platform.federation.request import FederationRequest, new_run, request_of
 from u2net_platform.federation.site_config import SiteConfig
 from u2net_platform.federation.site_folder import (
     approve,
@@ -29,7 +29,11 @@ from u2net_platform.federation.site_folder import (
     start_command,
     trust_authority,
 )
+from u2net_platform.federation.status import read_status
+from u2net_platform.files import exclusive
 from u2net_platform.tracking.mlflow_recorder import find_run
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.workflows.request import LOCK_FILE
 
 
 def test_a_site_is_made_once_with_a_private_key(tmp_path: Path) -> None:
@@ -214,6 +218,7 @@ def test_the_configuration_of_nginx_names_the_fleet_path_alone(settings) -> None
         (["federate", "run", "--sites", "/nowhere"], "InvalidSite"),
         (["federate", "status"], "NothingToResume"),
         (["federate", "status", "20260101-000000-ffff"], "NothingToResume"),
+        (["federation", "resume", "20260101-000000-ffff"], "NothingToResume"),
         (["federation", "start"], "InvalidFederation"),
         (["federation", "run"], "InvalidFederation"),
         (["site", "approve", "/nowhere", "a" * 64], "InvalidSite"),
@@ -232,6 +237,42 @@ def test_more_quorum_than_sites_is_refused(settings, new_site) -> None:
     command = ["federate", "run", "--sites", str(folder), "--quorum", "2", "--json"]
     done = CliRunner().invoke(app, command)
     assert (done.exit_code, json.loads(done.stdout)["error_code"]) == (10, "InvalidFederation")
+
+
+def test_a_base_that_is_not_there_begins_no_run(settings, new_site) -> None:
+    folder = new_site("north", "apple").parent
+    command = ["federate", "run", "--sites", str(folder), "--from", "apple:99", "--json"]
+    done = CliRunner().invoke(app, command)
+    assert json.loads(done.stdout)["error_code"] == "UnknownDomain"
+    assert not settings.runs_dir.exists()
+
+
+def test_a_run_that_ended_before_its_first_round_waits_no_more(settings) -> None:
+    request = FederationRequest(
+        sites=("north",), recipe=Recipe.load("default"), rounds=1, cycles=1, quorum=1
+    )
+    run = new_run(settings, request)
+    assert read_status(settings, run).status == "waiting for sites"
+    with exclusive(settings.runs_dir / run / LOCK_FILE):
+        assert read_status(settings, run).status == "waiting for sites"
+    assert read_status(settings, run).status == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (["federate", "run", "--resume", "x", "--rounds", "100"], "--rounds"),
+        (["federate", "run", "--resume", "x", "--set", "loss=x"], "--set"),
+        (["federate", "run", "--detach"], "--detach"),
+        (["federation", "run", "--sites", "x"], "--sites"),
+        (["train", "--resume", "x", "--minutes", "3", "--fold", "all"], "--minutes, --fold"),
+        (["train", "a", "--from", "a:1", "--architecture", "paper"], "--architecture"),
+    ],
+)
+def test_an_option_without_effect_is_refused(settings, command: list[str], option: str) -> None:
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert f"{option}:" in done.stderr
 
 
 @pytest.mark.parametrize("assignment", ["cycles=3", " temperature = 2", "temperature=inf"])

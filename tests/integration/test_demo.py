@@ -18,8 +18,14 @@ def run(folder: Path, minutes: float) -> dict:
     return json.loads(result.stdout)["data"]
 
 
-def test_a_short_demo_leaves_versions_predictions_and_pictures(tmp_path: Path) -> None:
+def test_a_short_demo_leaves_versions_predictions_and_pictures_and_the_user_s_own_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("U2NET_CATALOG_URL", f"sqlite:///{tmp_path}/own.db")
+    monkeypatch.setenv("U2NET_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("U2NET_PLUGINS", str(tmp_path / "plugins"))
     found = run(tmp_path / "demo", 0.1)
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
     assert [one["version"] for one in found["domains"]] == ["ball:1", "twin:1", "ct_organ:1"]
     assert found["unchanged"] == ["ball:1", "twin:1"]
     assert not any(one["failures"] for one in found["domains"])

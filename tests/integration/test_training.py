@@ -26,13 +26,8 @@ from u2net_platform.training.checkpoint import load_checkpoint
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import CHECKPOINT_FILE, Step
 from u2net_platform.workflows.add_domain import add_domain
-from u2net_platform.workflows.request import Request, request_of
-from u2net_platform.workflows.train import (
-    LOCK_FILE,
-    Finished,
-    resume,
-    start,
-)
+from u2net_platform.workflows.request import LOCK_FILE, Request, request_of
+from u2net_platform.workflows.train import Finished, resume, start
 from u2net_platform.workflows.verify import Verification, verify
 
 CYCLES, BATCH_VOXELS = 4, 32768
@@ -292,7 +287,7 @@ def test_a_network_goes_on_with_a_new_domain_and_older_versions_keep_theirs(
     before = catalog.versions.list()
     request = request_for("ball", "ct_organ", base="ball:1", cycles=1, frozen=False)
     finished = start(settings, request, Silent(), ignore)
-    asked = request_of(finished.run)
+    asked = request_of(settings, finished.run.id)
     assert asked is not None
     assert asked.starts["ball"] == "ball:1"
     assert finished.run.kind == "train"
@@ -318,9 +313,10 @@ def test_a_case_that_a_base_has_learned_from_is_never_tested(
     run = start(settings, request, watcher, ignore).run
     split = run.fingerprints["ball"]["split"]
     assert learned <= set(split["training"])
-    assert len(watcher.notes) == 1
-    assert "ball: test cases that its base has learned from train instead" in watcher.notes[0]
-    asked = request_of(run)
+    said, begun = watcher.notes
+    assert "ball: test cases that its base has learned from train instead" in said
+    assert f"u2net train --resume {run.id}" in begun
+    asked = request_of(settings, run.id)
     assert asked is not None
     assert learned <= set(asked.learned["ball"])
 
@@ -358,13 +354,13 @@ def test_a_warm_start_begins_with_the_nearest_domain_s_adapter(
     assert digests(again.versions) == digests(cold.versions)  # whoever was added in between
     request = request_for("ct_organ", base="ball:1", cycles=1, warm_start="twin:1")
     warm = start(settings, request, Silent(), ignore)
-    asked = request_of(warm.run)
+    asked = request_of(settings, warm.run.id)
     assert asked is not None
     assert asked.starts == {"ct_organ": "twin:1"}
     assert warm.versions[0].domain_digest != cold.versions[0].domain_digest
     assert warm.versions[0].backbone_digest == cold.versions[0].backbone_digest
     request = request_for("ct_organ", base="ball:1", cycles=1, warm_start="auto")
-    asked = request_of(start(settings, request, Silent(), ignore).run)
+    asked = request_of(settings, start(settings, request, Silent(), ignore).run.id)
     assert asked is not None
     assert asked.starts["ct_organ"].partition(":")[0] in {"ball", "twin"}
 

@@ -127,10 +127,10 @@ def publish_bright(settings, bright_folder, bright_network, bright_predictor):
     from u2net_platform.catalog.weights import WeightStore
     from u2net_platform.errors import Conflict
 
-    def publish(**changed: str) -> VersionRecord:
+    def publish(data: Path | None = None, **changed: str) -> VersionRecord:
         plugin, catalog = DomainPlugin.load(bright_folder), Catalog.open(settings.database_url)
         spec = plugin.spec.document()
-        catalog.domains.add(spec, "bright", plugin.digest, str(bright_folder))
+        catalog.domains.add(spec, "bright", plugin.digest, str(bright_folder), data and str(data))
         split = {
             "test": ["case_0", "case_1", "case_2"],
             "validation": ["case_3"],

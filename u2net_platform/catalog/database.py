@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from u2net_platform.errors import CatalogUnreachable, Conflict, DiskFull, NotWritable, U2NetError
 from u2net_platform.files import storage_errors
+from u2net_platform.settings import without_password
 
 T = TypeVar("T")
 BUSY_TIMEOUT_S = 30
@@ -28,7 +29,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = _parse(url)
-        self.shown_url = self.url.render_as_string(hide_password=True)
+        self.shown_url = without_password(self.url.render_as_string(hide_password=False))
         self.engine = self._engine()
 
     @property

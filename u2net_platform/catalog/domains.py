@@ -54,16 +54,6 @@ class Domains:
         rows = select(DomainRow).order_by(DomainRow.name)
         return self._database.read(lambda session: [_record(row) for row in session.scalars(rows)])
 
-    def set_data_dir(self, name: str, data_dir: str) -> DomainRecord:
-        """Raises UnknownDomain."""
-
-        def work(session: Session) -> DomainRecord:
-            row = find_domain(session, name)
-            row.data_dir = data_dir
-            return _record(row)
-
-        return self._database.write(work)
-
     def keep_plan(self, plan: dict[str, Any]) -> str:
         """Store a plan and return its digest; an equal one is stored once."""
         return self._database.write(lambda session: stored(session, PlanRow, plan).digest)

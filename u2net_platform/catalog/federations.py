@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from typing import TypeVarTuple
+
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.database import Database
@@ -11,6 +13,7 @@ from u2net_platform.catalog.tables import ContributionRow, RoundRow, RunRow
 from u2net_platform.errors import UnknownRecord
 
 CONTRIBUTION = tuple(ContributionRecord.model_fields)
+Row = TypeVarTuple("Row")
 ROUND = tuple(RoundRecord.model_fields.keys() - {"contributions", "created_at"})
 
 
@@ -66,18 +69,8 @@ class Federations:
     def sites(self, run_id: str) -> dict[str, int]:
         """The sites of a run whose contributions went into its backbone, and to how many rounds."""
         rows = (
-            select(ContributionRow.site, func.count())
-            .join(
-                RoundRow,
-                (RoundRow.run_id == ContributionRow.run_id)
-                & (RoundRow.number == ContributionRow.number)
-                & (RoundRow.attempt == ContributionRow.attempt),
-            )
-            .where(
-                ContributionRow.run_id == run_id,
-                ContributionRow.accepted,
-                RoundRow.status == "completed",
-            )
+            taken(select(ContributionRow.site, func.count()))
+            .where(ContributionRow.run_id == run_id)
             .group_by(ContributionRow.site)
             .order_by(ContributionRow.site)
         )
@@ -94,3 +87,13 @@ class Federations:
         """Digests of the backbones of all rounds."""
         rows = select(RoundRow.backbone_digest).where(RoundRow.backbone_digest.is_not(None))
         return self._database.read(lambda session: {str(one) for one in session.scalars(rows)})
+
+
+def taken(contributions: Select[*Row]) -> Select[*Row]:
+    """Of a query of contributions, those that went into a backbone: of an attempt that counted."""
+    return contributions.join(
+        RoundRow,
+        (RoundRow.run_id == ContributionRow.run_id)
+        & (RoundRow.number == ContributionRow.number)
+        & (RoundRow.attempt == ContributionRow.attempt),
+    ).where(ContributionRow.accepted, RoundRow.status == "completed")

@@ -55,7 +55,8 @@ class DomainRecord(Record):
 class RunRecord(Record):
     """A training run. `domains` are in the order they were named, `fingerprints` are by domain.
 
-    `base_version` is the version that it started from, as `heart:3`. `fold` None tested no case.
+    `base_version` is the version whose backbone it started from, as `heart:3`, and `starts` those
+    whose own weights its domains began with. `fold` None tested no case.
     """
 
     id: str
@@ -69,6 +70,7 @@ class RunRecord(Record):
     directory: str
     fingerprints: dict[str, Json] = Field(default_factory=dict)
     base_version: str | None = None
+    starts: dict[str, str] = Field(default_factory=dict)
     mlflow_run_id: str | None = None
     status: Status = "running"
     step: int = 0

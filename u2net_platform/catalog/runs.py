@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
 from u2net_platform.catalog.records import RunRecord, Status
-from u2net_platform.catalog.tables import RunBaseRow, RunDomainRow, RunRow, now
+from u2net_platform.catalog.tables import RunBaseRow, RunDomainRow, RunRow, VersionRow, now
 from u2net_platform.catalog.versions import find_version
 from u2net_platform.errors import Conflict, UnknownRecord
 
-SAME_IN_ROW = RunRecord.model_fields.keys() - {"domains", "fingerprints", "base_version"}
+SAME_IN_ROW = RunRecord.model_fields.keys() - {"domains", "fingerprints", "base_version", "starts"}
 
 
 class Runs:
@@ -26,7 +26,8 @@ class Runs:
 
         Raises:
             Conflict: there is a run of this id.
-            UnknownDomain, UnknownRecord: a domain or the base version is not in the catalog.
+            UnknownDomain, UnknownRecord: a domain, or a version that it started from, is not in the
+                catalog.
         """
 
         def work(session: Session) -> RunRecord:
@@ -66,7 +67,10 @@ class Runs:
 def _find(session: Session, run_id: str) -> RunRow:
     row = session.get(RunRow, run_id)
     if row is None:
-        raise UnknownRecord(f"Run {run_id} is not in the catalog", "See: u2net train --help")
+        raise UnknownRecord(
+            f"Run {run_id} is not in the catalog",
+            "Its runs are the folders in runs/ of U2NET_HOME.",
+        )
     return row
 
 
@@ -82,22 +86,33 @@ def add_run(session: Session, run: RunRecord) -> RunRow:
             position=position,
             fingerprint=run.fingerprints.get(name),
             data_digest=run.fingerprints.get(name, {}).get("data_digest"),
+            start=_find_version(session, run.starts.get(name)),
         )
         for position, name in enumerate(run.domains)
     ]
-    if run.base_version is not None:
-        domain, _, number = run.base_version.partition(":")
-        row.base = RunBaseRow(version=find_version(session, domain, int(number)))
+    if base := _find_version(session, run.base_version):
+        row.base = RunBaseRow(version=base)
     session.add(row)
     session.flush()
     return row
 
 
+def _find_version(session: Session, reference: str | None) -> VersionRow | None:
+    if reference is None:
+        return None
+    domain, _, number = reference.partition(":")
+    return find_version(session, domain, int(number))
+
+
 def run_record(row: RunRow) -> RunRecord:
-    base = f"{row.base.version.domain}:{row.base.version.number}" if row.base else None
     return RunRecord(
         **{name: getattr(row, name) for name in SAME_IN_ROW},
         domains=tuple(member.domain for member in row.members),
         fingerprints={m.domain: m.fingerprint for m in row.members if m.fingerprint is not None},
-        base_version=base,
+        base_version=_reference(row.base.version) if row.base else None,
+        starts={m.domain: _reference(m.start) for m in row.members if m.start is not None},
     )
+
+
+def _reference(version: VersionRow) -> str:
+    return f"{version.domain}:{version.number}"

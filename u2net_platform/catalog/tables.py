@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Revisions are numbered, so that older and newer are told apart without importing Alembic.
-HEAD_REVISION = "0004"
+HEAD_REVISION = "0005"
 VERSION_TABLE = "u2net_alembic_version"
 
 DIGEST = String(64)
@@ -114,7 +114,10 @@ class RunRow(Base):
 
 
 class RunDomainRow(Base):
-    """A domain that a run trained, in its place among them, and the data it was given."""
+    """A domain that a run trained, in its place among them, and the data it was given.
+
+    start_id: the version whose own weights of a domain it began with.
+    """
 
     __tablename__ = "u2net_run_domains"
 
@@ -123,6 +126,9 @@ class RunDomainRow(Base):
     position: Mapped[int]
     fingerprint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     data_digest: Mapped[str | None] = mapped_column(DIGEST, index=True)
+    start_id: Mapped[int | None] = mapped_column(ForeignKey("u2net_versions.id"), index=True)
+
+    start: Mapped[VersionRow | None] = relationship(lazy="joined")
 
 
 class BackboneRow(Base):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, union
 from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
+from u2net_platform.catalog.federations import taken
 from u2net_platform.catalog.records import EVERYTHING, Lineage, NewVersion, Page, VersionRecord
 from u2net_platform.catalog.tables import (
     BackboneRow,
@@ -93,17 +94,19 @@ class Versions:
 
     def that_saw_site(self, site: str, page: Page = EVERYTHING) -> list[Lineage]:
         """As `that_saw`, of what a site contributed to a federation."""
-        directly = select(ContributionRow.run_id).where(
-            ContributionRow.site == site, ContributionRow.accepted
-        )
+        directly = taken(select(ContributionRow.run_id)).where(ContributionRow.site == site)
         return self._that_come_from(directly, page)
 
     def _that_come_from(self, directly: Select[Any], page: Page) -> list[Lineage]:
         # Runs that start from a version of such a run see the data through its weights.
+        begun = union(
+            select(RunBaseRow.run_id, RunBaseRow.version_id),
+            select(RunDomainRow.run_id, RunDomainRow.start_id),
+        ).subquery()
         runs = directly.cte("runs", recursive=True)
         runs = runs.union(
-            select(RunBaseRow.run_id)
-            .join(VersionRow, VersionRow.id == RunBaseRow.version_id)
+            select(begun.c.run_id)
+            .join(VersionRow, VersionRow.id == begun.c.version_id)
             .join(runs, runs.c.run_id == VersionRow.run_id)
         )
         rows = (

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.output import Json, console, emit, talk
-from u2net_platform.cli.run_options import Assignments, BatchVoxels, Fold, RecipeName
+from u2net_platform.cli.run_options import (
+    Assignments,
+    BatchVoxels,
+    Fold,
+    RecipeName,
+    given,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,6 +46,7 @@ class WeighBy(StrEnum):
 
 @app.command()
 def run(
+    context: typer.Context,
     sites: Annotated[Path, typer.Option(help="A folder of sites; all run in this process.")] = Path(
         "sites"
     ),
@@ -100,6 +108,12 @@ def run(
     from u2net_platform.federation.site_folder import find_sites
     from u2net_platform.settings import Settings
 
+    if resume:
+        free = ("resume", "sites", "deployment", "detach")
+        refuse(given(context, *free), "a run goes on as it began")
+    elsewhere = "sites" if deployment else "detach"
+    unused = {name: option for name, option in given(context).items() if name == elsewhere}
+    refuse(unused, f"of {'a folder of sites' if deployment else 'deployments'} alone")
     settings = Settings()
     found = {} if deployment else find_sites(sites)
     names = _deployed_sites(settings) if deployment else tuple(found)
@@ -136,10 +150,12 @@ def run_deployed(run_id: str, detach: bool) -> None:
     """Hand a run to Flower, and show its rounds until it ends."""
     from u2net_platform.errors import DeploymentFailed, Interrupted
     from u2net_platform.federation.deployment import Deployment
+    from u2net_platform.federation.request import request_of
     from u2net_platform.federation.status import read_status
     from u2net_platform.settings import Settings
 
     settings = Settings()
+    request_of(settings, run_id)  # Flower starts whatever it is handed
     deployment = Deployment(settings)
     started = datetime.now(UTC)
     number = deployment.submit(run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from u2net_platform.cli.output import Json, emit
@@ -25,14 +24,14 @@ def info(_json: Json = False) -> None:
       u2net info --json
     """
     from u2net_platform import __version__
-    from u2net_platform.settings import Settings
+    from u2net_platform.settings import Settings, without_password
 
     settings = Settings()
     places = {
         "home": settings.home,
         "plugins": settings.plugins_dir,
-        "catalog": _without_password(settings.database_url),
-        "tracking": _without_password(settings.mlflow_uri),
+        "catalog": without_password(settings.database_url),
+        "tracking": without_password(settings.mlflow_uri),
         "prepared": settings.prepared_dir,
         "weights": settings.weights_dir,
         "runs": settings.runs_dir,
@@ -57,10 +56,6 @@ def doctor(_json: Json = False) -> None:
     failed = [finding.subject for finding in findings if finding.status == "fail"]
     failure = U2NetError(f"not fit to work: {', '.join(failed)}", "Follow the remedies above.")
     emit({"findings": findings}, _render_doctor, failure if failed else None)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _render_info(data: dict[str, Any]) -> Table:

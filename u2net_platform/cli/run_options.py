@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from u2net_platform.training.recipe import Recipe
@@ -107,6 +108,23 @@ class RunOptions:
     @property
     def place(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("fold", "seed", "device", "workers")}
+
+
+def given(context: typer.Context, *besides: str) -> dict[str, str]:
+    """Of the options that were given on the command line, the name of each parameter, and how it
+    is written; but for those `besides`, and for --json."""
+    return {
+        one.name: one.opts[0]
+        for one in context.command.params
+        if one.name not in (None, "_json", *besides)
+        and context.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    }
+
+
+def refuse(options: dict[str, str], reason: str) -> None:
+    """Rather than do without a word what was not asked for."""
+    if options:
+        raise typer.BadParameter(f"{', '.join(options.values())}: {reason}")
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -26,7 +26,9 @@ def study(
     architecture: Annotated[Architecture, typer.Option()] = Architecture.lean,
     *,
     options: RunOptions,
-    output: Annotated[Path | None, typer.Option("-o", help="A .md file for the tables.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .md file for the tables.")
+    ] = None,
     _json: Json = False,
 ) -> None:
     """Train independent, shared and universal networks with equal budgets; print Tables 2 and 3.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,8 @@ from u2net_platform.cli.run_options import (
     Fold,
     RecipeName,
     RunOptions,
+    given,
+    refuse,
     with_run_options,
 )
 
@@ -52,6 +54,7 @@ Minutes = Annotated[
     float | None,
     typer.Option(min=0.1, callback=_finite, help="Fix the cycles so that they fit into this time."),
 ]
+VERSIONS_OWN = ("mode", "architecture")
 Resume = Annotated[str | None, typer.Option(help="Go on with this run instead.")]
 
 
@@ -94,6 +97,7 @@ def prepare(
 
 @with_run_options
 def train(
+    context: typer.Context,
     domains: Annotated[
         list[str] | None, typer.Argument(help="Domains that were added, with their data.")
     ] = None,
@@ -125,11 +129,15 @@ def train(
     from u2net_platform.workflows.request import Request
 
     names = _exactly_one(domains or [], resume)
+    asked = given(context, "domains", "resume", "device", "workers")
     if resume:
-        _emit([_resumed(resume)])
+        refuse(asked, "a run goes on as it began, but for --device and --workers")
+        place = given(context).keys() & {"device", "workers"}
+        _emit([_resumed(resume, {name: options.place[name] for name in place})])
         return
-    if base and mode is not Mode.universal:
-        raise typer.BadParameter("with --from, the mode is that of the version")
+    if base:
+        fixed = {name: option for name, option in asked.items() if name in VERSIONS_OWN}
+        refuse(fixed, "with --from, it is that of the version")
     recipe = options.load_recipe()
     groups = [[name] for name in names] if mode is Mode.independent else [names]
     requests = [
@@ -202,12 +210,12 @@ def _started(request: Request) -> Finished:
         return start(Settings(), request, watcher, on_prepare)
 
 
-def _resumed(run_id: str) -> Finished:
+def _resumed(run_id: str, place: Mapping[str, Any]) -> Finished:
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.train import resume
 
     with _display() as (watcher, on_prepare):
-        return resume(Settings(), run_id, watcher, on_prepare)
+        return resume(Settings(), run_id, watcher, on_prepare, place)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ from u2net_platform.federation.messages import (
     size_of,
     unpack,
 )
-from u2net_platform.federation.request import request_of
+from u2net_platform.federation.request import how_to_resume, request_of
 from u2net_platform.federation.state import STATE_FILE, State
 from u2net_platform.files import exclusive
 from u2net_platform.model.network import build_network
@@ -75,7 +75,8 @@ from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.workflows.publish import stored_weights
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.train import LOCK_FILE, topology_of
+from u2net_platform.workflows.request import LOCK_FILE
+from u2net_platform.workflows.train import topology_of
 
 LARGEST_BATCH = 4  # times the voxels of the recipe, where a site's plan declares its own
 
@@ -131,7 +132,7 @@ class Coordinator:
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | Interrupted)
                 if isinstance(error, Interrupted):
-                    error.hint = f"Go on with: u2net federate run --resume {self._run_id}"
+                    error.hint = f"Go on with: {how_to_resume(self._run_id)}"
                 status = "interrupted" if stopped else "failed"
                 self._catalog.runs.update(self._run_id, status, state.round)  # type: ignore[arg-type]
                 recorder.finish(status)  # type: ignore[arg-type]
@@ -158,7 +159,8 @@ class Coordinator:
             raise QuorumNotReached(
                 f"{len(held)} of {len(self.request.sites)} sites say what they hold, and "
                 f"{self.request.quorum} are needed ({why})",
-                "See that they run, and faults.log in their folders.",
+                "See that they run, and faults.log in their folders; then: "
+                + how_to_resume(self._run_id),
             )
         state = State({BACKBONE: self._first_backbone()})
         self._welcome(state, held)
@@ -275,7 +277,7 @@ class Coordinator:
             raise QuorumNotReached(
                 f"Round {number} has {len(taken)} contributions after {len(done)} attempts, and "
                 f"{self.request.quorum} are needed ({reasons})",
-                f"See the sites' faults.log; then: u2net federate run --resume {self._run_id}",
+                f"See the sites' faults.log; then: {how_to_resume(self._run_id)}",
             )
         state.round, state.last = number, done
         state.confirmed |= {one.site: number for one in taken}

@@ -59,7 +59,7 @@ def create_authority(folder: Path, hosts: tuple[str, ...]) -> None:
     )
     server = ec.generate_private_key(CURVE())
     signed = (
-        _builder(_name(hosts[0]), issuer, server.public_key())
+        _builder(_name("u2net server"), issuer, server.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

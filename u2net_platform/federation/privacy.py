@@ -22,7 +22,7 @@ from torch import Tensor
 
 from u2net_platform.errors import BudgetSpent, InvalidSite
 from u2net_platform.federation.aggregation import Weights, norm_of
-from u2net_platform.files import write_text
+from u2net_platform.files import exclusive, write_text
 
 
 class PrivacyRules(BaseModel):
@@ -85,17 +85,18 @@ class Privacy:
         return float(accountant.get_epsilon(self._rules.delta))
 
     def _spend(self) -> None:
-        after = self.epsilon(more=1)
-        limit = self._rules.largest_epsilon
-        if limit is not None and after is not None and after > limit:
-            raise BudgetSpent(
-                f"One more round would spend epsilon {after:.2f}, and {limit:g} is allowed",
-                "Raise largest_epsilon in site.toml, if the site's people agree.",
-            )
-        spent = self._spent()
-        key = repr(self._rules.noise)
-        spent[key] = spent.get(key, 0) + 1
-        write_text(self._file, json.dumps(spent))
+        with exclusive(self._file.with_suffix(".lock"), wait=True):  # another run may spend too
+            after = self.epsilon(more=1)
+            limit = self._rules.largest_epsilon
+            if limit is not None and after is not None and after > limit:
+                raise BudgetSpent(
+                    f"One more round would spend epsilon {after:.2f}, and {limit:g} is allowed",
+                    "Raise largest_epsilon in site.toml, if the site's people agree.",
+                )
+            spent = self._spent()
+            key = repr(self._rules.noise)
+            spent[key] = spent.get(key, 0) + 1
+            write_text(self._file, json.dumps(spent))
 
     def _spent(self) -> dict[str, int]:
         try:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import InvalidFederation, InvalidRecipe, NothingToResume
 from u2net_platform.federation.aggregation import Rules
 from u2net_platform.files import write_text
@@ -72,12 +73,16 @@ def new_run(settings: Settings, request: FederationRequest) -> str:
 
     Raises:
         InvalidFederation: it cannot come to an end.
+        UnknownDomain, UnknownRecord: there is no such base.
     """
     if request.quorum > len(request.sites):
         raise InvalidFederation(
             f"The quorum is {request.quorum} of {len(request.sites)} sites",
             "Ask for fewer, or name more sites.",
         )
+    if request.base is not None:
+        base = Catalog.open(settings.database_url).find(request.base).reference
+        request = request.model_copy(update={"base": base})
     run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = settings.runs_dir / run_id
     write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
@@ -94,3 +99,11 @@ def request_of(settings: Settings, run_id: str) -> FederationRequest:
             f"{run_id} is no federated run of this release: {file} cannot be read",
             "See: u2net federate status",
         ) from error
+
+
+def how_to_resume(run_id: str) -> str:
+    """The commands, for a hint."""
+    return (
+        f"u2net federate run --sites FOLDER --resume {run_id}; at sites on other machines: "
+        f"u2net federation resume {run_id}"
+    )

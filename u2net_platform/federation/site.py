@@ -55,7 +55,8 @@ from u2net_platform.training.trainer import (
 from u2net_platform.workflows.add_domain import add_domain, load_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
-from u2net_platform.workflows.train import LOCK_FILE, topology_of
+from u2net_platform.workflows.request import LOCK_FILE
+from u2net_platform.workflows.train import topology_of
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from u2net_platform.errors import NothingToResume, UnknownRecord
 from u2net_platform.federation.request import REQUEST_FILE, request_of
 from u2net_platform.files import is_held
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.train import LOCK_FILE
+from u2net_platform.workflows.request import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,11 @@ def read_status(settings: Settings, run_id: str | None) -> RunStatus:
     with suppress(UnknownRecord):
         run = catalog.runs.get(run_id)
         status, ended_at = run.status, run.ended_at
-        # A coordinator that was killed, or stopped by Flower, says nothing any more.
-        if status == "running" and not is_held(settings.runs_dir / run_id / LOCK_FILE):
-            status = "interrupted"
+    # A coordinator that was killed, or stopped by Flower, says nothing any more; nor does one that
+    # ended before it had a row. One that Flower has still to start has no lock.
+    lock = settings.runs_dir / run_id / LOCK_FILE
+    if status in ("running", "waiting for sites") and lock.exists() and not is_held(lock):
+        status = "interrupted"
     done = max((one.number for one in rounds if one.status == "completed"), default=0)
     return RunStatus(run_id, status, done, request.rounds, tuple(rounds), ended_at)
 

@@ -150,9 +150,6 @@ class UniversalUNet(nn.Module):
         """The shape of a domain's part."""
         return self._domain(name).topology
 
-    def remove_domain(self, name: str) -> None:
-        del self.domains[name]
-
     def load_owner(self, owner: str, tensors: Mapping[str, Tensor]) -> None:
         """Take over the weights of `backbone` or of a domain, named as in `partition.owned_by`.
 

@@ -25,7 +25,12 @@ from u2net_platform.workflows.model_card import model_card
 from u2net_platform.workflows.verify import take_probe
 from u2net_platform.workflows.versions import load_network
 
-LOCAL_TO_A_MACHINE: dict[str, Any] = {"directory": "", "mlflow_run_id": None, "base_version": None}
+LOCAL_TO_A_MACHINE: dict[str, Any] = {
+    "directory": "",
+    "mlflow_run_id": None,
+    "base_version": None,
+    "starts": {},
+}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def collect_garbage(
     settings: Settings, dry_run: bool, grace_hours: float = GRACE_HOURS
 ) -> list[Garbage]:
     """Find what no version names, and what a killed process left half-written, both older than
-    `grace_hours`; remove it. Whatever is no file or folder of ours stays.
+    `grace_hours`; remove it. Whatever is no file or folder of ours stays, and so does what the
+    home's own catalog names, where `U2NET_CATALOG_URL` is another.
 
     Raises:
         NotWritable: a file cannot be removed.
@@ -41,18 +42,24 @@ def collect_garbage(
     # The files first, the catalog after: what is published in between is named.
     weights = sorted(settings.weights_dir.glob("*"))
     left = sorted(settings.prepared_dir.glob("*/.tmp-*"))
-    catalog = Catalog.open(settings.database_url)
-    named = catalog.versions.digests_of_files() | catalog.federations.backbones()
+    named = _named(settings.database_url)
     stored = [path for path in weights if WEIGHTS.fullmatch(path.name)]
     if stored and not named:
         raise Conflict(
             f"The catalog names no version, but {settings.weights_dir} has weights",
             "Set U2NET_CATALOG_URL to their catalog, or remove the folder by hand.",
         )
+    if settings.catalog_file.exists():  # of before U2NET_CATALOG_URL named another
+        named |= _named(settings.model_copy(update={"catalog_url": None}).database_url)
     nameless = [path for path in stored if path.stem not in named]
     left += [path for path in weights if path.name.startswith(TEMPORARY)]
     oldest = time.time() - grace_hours * 3600
     return [found for path in nameless + left if (found := _old(path, oldest, dry_run))]
+
+
+def _named(database_url: str) -> set[str]:
+    catalog = Catalog.open(database_url)
+    return catalog.versions.digests_of_files() | catalog.federations.backbones()
 
 
 def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:

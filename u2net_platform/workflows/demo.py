@@ -100,7 +100,9 @@ def run_demo(options: DemoOptions, narrator: Narrator) -> DemoResult:
         raise NotWritable(
             f"{options.directory} exists already", "Remove it, or choose another --output."
         )
-    settings = Settings(home=options.directory / "home")
+    settings = Settings(  # its own, whatever the environment says of the user's
+        home=options.directory / "home", plugins=None, catalog_url=None, tracking_uri=None
+    )
     catalog = Catalog.open(settings.database_url)
     names = _add_domains(settings, catalog, options, narrator)
     *known, new = names

@@ -38,7 +38,8 @@ def cases_of(
     `directory` holds the data set; where the catalog says that it lies, if None.
 
     Raises:
-        MissingFile, InvalidDataset: there is no such data set, or no case in that part of it.
+        MissingFile, InvalidDataset: there is no such data set, no case in that part of it, or one
+            of them is gone.
     """
     dataset = open_dataset(data_dir_of(record.domain, catalog, directory))
     names = [case.id for case in dataset.training]
@@ -46,6 +47,12 @@ def cases_of(
         # As the run noted it: a split made anew would move once cases join the data set.
         noted = catalog.runs.get(record.run_id).fingerprints.get(record.domain, {})
         names = noted.get("split", {}).get(part, [])
+        if gone := sorted({*names} - {case.id for case in dataset.training if case.label}):
+            raise InvalidDataset(
+                f"{len(gone)} of {len(names)} {part} cases of {record.reference} are not, or not"
+                f" labelled, in {dataset.directory}: {', '.join(gone)}",
+                "Put them back; without them its scores would be of other cases than they say.",
+            )
     cases = [case for case in dataset.training if case.label and case.id in names]
     if not cases:
         raise InvalidDataset(
@@ -140,11 +147,11 @@ def sheet_rows(loaded: LoadedVersion, cases: Sequence[Case]) -> list[SheetRow]:
     """
     rows = []
     for case in cases:
-        image, reference = load_case(loaded.plugin, case)
-        assert reference is not None  # the cases are labelled
+        image, reference = _load(loaded.plugin, case)
         predicted = loaded.predictor.predict_clean(image, reference.grid)
-        dice = dice_by_class(reference.array, predicted.array, loaded.plugin.spec.classes)
-        names = loaded.plugin.spec.class_names
+        spec, names = loaded.plugin.spec, loaded.plugin.spec.class_names
+        hidden = spec.hidden_classes(case.id)
+        dice = dice_by_class(reference.array, predicted.array, spec.classes, hidden)
         scores = ", ".join(f"{names[value - 1]} {score:.2f}" for value, score in dice.items())
         rows.append(
             SheetRow(

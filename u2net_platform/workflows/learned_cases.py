@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
-from u2net_platform.workflows.request import request_of
 
 
 def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mapping[str, Set[str]]:
@@ -26,9 +25,7 @@ def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mappin
             for domain, one in run.fingerprints.items():
                 found[domain].update(one.get("split", {}).get("training", ()))
             begun = [run.base_version] if run.base_version else []
-            if request := request_of(run):
-                begun += request.starts.values()
-            waiting += map(catalog.find, begun)
+            waiting += map(catalog.find, [*begun, *run.starts.values()])
     return found
 
 

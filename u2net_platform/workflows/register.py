@@ -14,7 +14,7 @@ from typing import Any
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.errors import CatalogUnreachable, U2NetError
-from u2net_platform.files import exclusive
+from u2net_platform.files import exclusive, is_held
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import TrackingDown
 from u2net_platform.tracking.outbox import SYNC_HINT
@@ -22,6 +22,7 @@ from u2net_platform.tracking.registry import Alias, Entry, Registered, Registry,
 from u2net_platform.workflows.bundle import export_bundle
 from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.registered_model import BUNDLE_FILE
+from u2net_platform.workflows.request import LOCK_FILE
 
 LOADER = "u2net_platform.workflows.registered_model"
 LOCK = "registry.lock"
@@ -58,15 +59,17 @@ def register(
 
     Raises:
         TrackingDown: the server does not answer; what was done stays.
-        CatalogUnreachable, RunBusy: the store refuses, or another process registers.
+        CatalogUnreachable: the store refuses.
     """
     catalog, done = Catalog.open(settings.database_url), Registration()
-    # Two processes that look at the same moment would both register what they miss.
-    with exclusive(settings.home / LOCK):
+    # Two processes that look at the same moment would both register what they miss: one waits.
+    with exclusive(settings.home / LOCK, wait=True):
         registry = Registry(settings)
         for domain in domains:
             known = registry.versions(domain)
             for record in sorted(catalog.versions.list(domain), key=lambda one: one.number):
+                if _is_at_work(settings, catalog, record.run_id):
+                    continue  # which registers its versions itself, in a moment
                 entry = _entry(catalog, record, pictures=sheet is not None)
                 there = known.get(record.reference)
                 if there is None or registry.lacks(entry, there):
@@ -74,6 +77,11 @@ def register(
                 on_done(record.reference)
             _set_aliases(registry, catalog, domain, done)
     return done
+
+
+def _is_at_work(settings: Settings, catalog: Catalog, run_id: str) -> bool:
+    running = catalog.runs.get(run_id).status == "running"
+    return running and is_held(settings.runs_dir / run_id / LOCK_FILE)
 
 
 def keep_registered(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from u2net_platform.catalog.records import RunRecord
 from u2net_platform.model.topology import ArchitectureName
+from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
 
 REQUEST_FILE = "run.json"
+LOCK_FILE = "lock"  # held while a process works on the run
 
 
 class Request(BaseModel):
@@ -62,10 +62,11 @@ class Request(BaseModel):
         return self.base is not None and self.frozen
 
 
-def request_of(run: RunRecord) -> Request | None:
-    """What a run was asked to do; None where its folder is gone, or of another release."""
+def request_of(settings: Settings, run_id: str) -> Request | None:
+    """What a run was asked to do; None where its folder is not below this home, or of another
+    release."""
     try:
-        text = (Path(run.directory) / REQUEST_FILE).read_text("utf-8")
+        text = (settings.runs_dir / run_id / REQUEST_FILE).read_text("utf-8")
         return Request.model_validate_json(text)
     except (FileNotFoundError, ValidationError):
         return None

@@ -167,7 +167,7 @@ def _ensured(
     on_prepare: OnPrepare,
 ) -> RunRecord:
     """The completed run of a request: found, resumed or made."""
-    alike = [run for run in catalog.runs.list() if _is_of(run, request)]
+    alike = [run for run in catalog.runs.list() if _is_of(settings, run, request)]
     completed = [run for run in alike if run.status == "completed"]
     if completed:
         return completed[0]
@@ -177,11 +177,11 @@ def _ensured(
     return start(settings, request, watcher, on_prepare).run
 
 
-def _is_of(run: RunRecord, request: Request) -> bool:
+def _is_of(settings: Settings, run: RunRecord, request: Request) -> bool:
     """Whether a run computes what is asked for."""
     if run.domains != request.domains or run.fold != request.fold or run.seed != request.seed:
         return False
-    found = request_of(run)
+    found = request_of(settings, run.id)
     if found is None:
         return False
     asides = {"device", "workers", "plans", "mlflow_run_id", "frozen", "starts", "learned"}

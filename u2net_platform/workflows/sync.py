@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import CatalogUnreachable
+from u2net_platform.files import is_held
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.workflows.register import Registration, Sheet, register
+from u2net_platform.workflows.request import LOCK_FILE
 
 
 def send_outboxes(settings: Settings, on_note: Callable[[str], None]) -> list[str]:
@@ -24,9 +25,8 @@ def send_outboxes(settings: Settings, on_note: Callable[[str], None]) -> list[st
     """
     sent = []
     for run in Catalog.open(settings.database_url).runs.list():
-        file = Path(run.directory) / OUTBOX_FILE
-        ours = file.resolve().is_relative_to(settings.runs_dir.resolve() / run.id)
-        if run.status == "running" or not ours or not file.exists():
+        file = settings.runs_dir / run.id / OUTBOX_FILE
+        if not file.exists() or is_held(file.parent / LOCK_FILE):
             continue
         connect = partial(MLflowRecorder, settings, run.id, run.mlflow_run_id)
         if not OutboxRecorder(file, connect, on_note).send():

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
@@ -32,10 +33,9 @@ from u2net_platform.workflows.compatibility import geometry_of
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.request import REQUEST_FILE, Request, request_of
+from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, Request, request_of
 from u2net_platform.workflows.warm_start import based_on, with_nearest
 
-LOCK_FILE = "lock"
 PAPER_PATCH_ZYX = (128, 128, 128)
 
 OnPrepare = Callable[[str, str], None]
@@ -86,6 +86,7 @@ def start(
     with exclusive(directory / LOCK_FILE):
         write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
         catalog.runs.create(_record(run_id, request, prepared, directory, str(device)))
+        watcher.on_note(f"Run {run_id}; go on with: u2net train --resume {run_id}")
         recorder.log_params(_parameters(request))
         for name, one in prepared.items():
             recorder.log_text(one.plugin.spec.model_dump_json(indent=2), f"{name}/spec.json")
@@ -93,8 +94,16 @@ def start(
         return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, False)
 
 
-def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrepare) -> Finished:
+def resume(
+    settings: Settings,
+    run_id: str,
+    watcher: Watcher,
+    on_prepare: OnPrepare,
+    place: Mapping[str, Any] = MappingProxyType({}),
+) -> Finished:
     """Go on with a run that was stopped or killed, to the weights it would have reached.
+
+    place: another `device`, or number of `workers`, than the run began with.
 
     Raises:
         UnknownRecord, NothingToResume: there is no such run, or it is completed.
@@ -105,12 +114,13 @@ def resume(settings: Settings, run_id: str, watcher: Watcher, on_prepare: OnPrep
     record = catalog.runs.get(run_id)
     if record.status == "completed":
         raise NothingToResume(f"{run_id} is completed", "See its versions: u2net model list")
-    directory = Path(record.directory)
-    request = request_of(record)
+    directory = settings.runs_dir / run_id
+    request = request_of(settings, run_id)
     if request is None:
         raise NothingToResume(
             f"{directory / REQUEST_FILE} is gone, or of another release", "Start the run anew."
         )
+    request = request.model_copy(update=dict(place))
     with exclusive(directory / LOCK_FILE):
         prepared = _prepare(settings, catalog, request, on_prepare)
         changed = [name for name, one in prepared.items() if request.plans[name] != one.plan.digest]
@@ -294,6 +304,7 @@ def _record(
         directory=str(directory.resolve()),
         fingerprints=_fingerprints(prepared),
         base_version=request.base,
+        starts=request.starts,
         mlflow_run_id=request.mlflow_run_id,
     )
 

@@ -162,10 +162,13 @@ def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(
 def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_them(
     trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
 ) -> None:
-    def run(name: str, domain: str, data: str, base: str | None) -> None:
+    def run(name: str, domain: str, data: str, base: str | None, start: str | None = None) -> None:
         prints = {domain: {"data_digest": data * 64}}
+        starts = {domain: start} if start else {}
         trained.runs.create(
-            new_run(id=name, domains=(domain,), fingerprints=prints, base_version=base)
+            new_run(
+                id=name, domains=(domain,), fingerprints=prints, base_version=base, starts=starts
+            )
         )
         trained.versions.publish(new_version(domain=domain, run_id=name))
 
@@ -173,14 +176,16 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
     run("adapted", "liver", "2", "heart:1")
     run("again", "liver", "3", "liver:1")
     run("apart", "heart", "4", None)
+    run("warm", "liver", "5", "heart:1", start="heart:2")
 
     def saw(digest: str, **page: int) -> list[tuple[str, bool]]:
         lineage = trained.versions.that_saw(digest, Page(**page))
         return [(one.version, one.directly) for one in lineage]
 
-    assert saw("1111") == [("heart:1", True), ("liver:1", False), ("liver:2", False)]
+    on_first = [("liver:1", False), ("liver:2", False), ("liver:3", False)]
+    assert saw("1111") == [("heart:1", True), *on_first]
     assert saw("2" * 64) == [("liver:1", True), ("liver:2", False)]
-    assert saw("4") == [("heart:2", True)]
+    assert saw("4") == [("heart:2", True), ("liver:3", False)]
     assert saw("%") == []
     assert saw("1", limit=1, offset=1) == [("liver:1", False)]
 

@@ -35,7 +35,7 @@ def test_the_digest_of_a_stored_spec_is_the_specs_own(catalog: Catalog) -> None:
 def test_a_domain_added_again_takes_the_new_spec_and_its_versions_keep_theirs(
     trained: Catalog, new_version: BuildVersion
 ) -> None:
-    trained.domains.set_data_dir("heart", "/data")
+    trained.domains.add({"name": "heart"}, "heart", "e" * 64, "folder", "/data")
     published = trained.versions.publish(new_version())
     trained.domains.add({"name": "heart", "changed": True}, "heart", "e" * 64, "folder")
     domain = trained.domains.get("heart")

@@ -45,5 +45,8 @@ def test_versions_are_found_by_a_site_also_through_their_backbone(trained, new_v
     trained.federations.end_round(
         _round(1, 1, "completed", _sent("north"), _sent("south", "TooLarge"))
     )
+    thrown_away = _round(2, 1, "repeated", _sent("east"))
+    trained.federations.end_round(thrown_away)
     assert [one.version for one in trained.versions.that_saw_site("north")] == ["heart:1"]
-    assert trained.versions.that_saw_site("south") == []
+    for site in ("south", "east"):
+        assert trained.versions.that_saw_site(site) == []

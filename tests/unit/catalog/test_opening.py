@@ -158,6 +158,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
         "nosuchdb://user:s3cret@host/name",
         "oracle+cx_oracle://user:s3cret@host/name",
         "user:s3cret@host",
+        "postgresql://127.0.0.1:1/name?user=u&password=s3cret",
     ],
 )
 def test_a_database_that_cannot_be_used_is_named_without_its_password(url: str) -> None:

@@ -80,5 +80,15 @@ def test_deployments_and_rounds_of_a_stored_catalog_stay(url: str, tmp_path: Pat
     assert [one.version for one in seen] == ["heart:1", "heart:2", "spleen:1"]
 
 
+def test_what_a_domain_of_a_run_began_with_stays(url: str, tmp_path: Path) -> None:
+    restore(FOLDER / "0005.sql", url, tmp_path)
+    Catalog.upgrade(url)
+    catalog = Catalog.open(url)
+    assert [catalog.runs.get(name).starts for name in ("run-1", "run-2")] == [
+        {},
+        {"spleen": "heart:1"},
+    ]
+
+
 def test_the_present_revision_is_among_the_stored() -> None:
     assert HEAD_REVISION in [dump.stem for dump in STORED]

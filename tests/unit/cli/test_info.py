@@ -10,15 +10,26 @@ from u2net_platform.workflows import doctor
 from u2net_platform.workflows.doctor import Finding
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://anna:secret@db/u2net", "postgresql://anna:***@db/u2net"),
+        ("postgresql://anna:p@secret@db/u2net", "postgresql://anna:***@db/u2net"),
+        (
+            "postgresql://db/u2net?user=anna&password=secret&sslpassword=secret#x",
+            "postgresql://db/u2net?user=anna&password=***&sslpassword=***#x",
+        ),
+    ],
+)
 def test_info_names_version_and_places_without_passwords(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, url: str, shown: str
 ) -> None:
-    monkeypatch.setenv("U2NET_CATALOG_URL", "postgresql://anna:secret@db/u2net")
+    monkeypatch.setenv("U2NET_CATALOG_URL", url)
     result = CliRunner().invoke(app, ["info", "--json"])
     data = json.loads(result.stdout)["data"]
     assert data["version"] == __version__
     assert data["settings"]["home"] == str(settings.home)
-    assert data["settings"]["catalog"] == "postgresql://anna:***@db/u2net"
+    assert data["settings"]["catalog"] == shown
     assert "secret" not in CliRunner().invoke(app, ["info"]).output
 
 

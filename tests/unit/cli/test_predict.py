@@ -16,10 +16,8 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def added(settings, publish_bright, bright_data) -> Catalog:
-    publish_bright()
-    catalog = Catalog.open(settings.database_url)
-    catalog.domains.set_data_dir("bright", str(bright_data))
-    return catalog
+    publish_bright(bright_data)
+    return Catalog.open(settings.database_url)
 
 
 def test_predict_writes_a_label_file_and_says_where(added, bright_data, tmp_path) -> None:

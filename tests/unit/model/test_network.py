@@ -94,17 +94,6 @@ def test_the_weights_of_a_domain_do_not_depend_on_the_others(
     assert len(digests) == 1
 
 
-def test_a_domain_that_is_removed_and_added_again_begins_as_it_did(
-    shallow: Topology, thin: Topology
-) -> None:
-    network = build_network(Architecture(), {"a": shallow, "b": thin}, seed=5)
-    before = {owner: tensors_digest(network.owner_state(owner)) for owner in ("a", "b")}
-    network.remove_domain("a")
-    assert network.owner_state("a") == {}
-    network.add_domain("a", shallow)
-    assert {owner: tensors_digest(network.owner_state(owner)) for owner in before} == before
-
-
 def test_domains_of_one_topology_and_other_seeds_begin_differently(shallow: Topology) -> None:
     def digest(seed: int, name: str) -> str:
         network = build_network(Architecture(), {name: shallow}, seed)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,22 @@ def test_what_no_version_names_is_removed_and_nothing_else(settings, stray: str)
         after = {path.name for path in settings.weights_dir.iterdir()}
         assert before - after == (set() if dry_run else {f"{stray}.safetensors"})
     assert collect_garbage(settings, dry_run=False) == []
+
+
+def test_what_the_home_s_own_catalog_names_is_kept_once_another_is_used(
+    settings, stray: str, publish_bright, tmp_path: Path
+) -> None:
+    other = settings.model_copy(update={"catalog_url": f"sqlite:///{tmp_path}/other.db"})
+    with (
+        closing(sqlite3.connect(settings.catalog_file)) as own,
+        closing(sqlite3.connect(tmp_path / "other.db")) as copy,
+    ):
+        own.backup(copy)
+    publish_bright(domain_digest=stray)
+    assert collect_garbage(other, dry_run=True) == []
+    settings.catalog_file.unlink()
+    (found,) = collect_garbage(other, dry_run=True)
+    assert found.path.stem == stray
 
 
 def test_what_was_just_written_again_is_kept(settings, stray: str) -> None:

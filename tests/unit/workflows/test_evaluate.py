@@ -8,9 +8,10 @@ import SimpleITK
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.data.dataset import Case
-from u2net_platform.errors import MissingFile
+from u2net_platform.errors import InvalidDataset, MissingFile
 from u2net_platform.imaging.volume import to_sitk
-from u2net_platform.workflows.evaluate import cases_of, evaluate_cases
+from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, sheet_rows
+from u2net_platform.workflows.versions import LoadedVersion
 
 
 @pytest.fixture
@@ -82,10 +83,8 @@ def catalog(settings) -> Catalog:
 
 
 @pytest.fixture
-def version(catalog, publish_bright, bright_data) -> VersionRecord:
-    record = publish_bright()
-    catalog.domains.set_data_dir("bright", str(bright_data))
-    return record
+def version(publish_bright, bright_data) -> VersionRecord:
+    return publish_bright(bright_data)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +112,26 @@ def test_a_case_that_joins_the_data_set_moves_no_other(catalog, version, bright_
 def test_a_data_set_that_is_not_there_is_named(catalog, version, tmp_path) -> None:
     with pytest.raises(MissingFile, match="elsewhere"):
         cases_of(catalog, version, "test", tmp_path / "elsewhere")
+
+
+def test_test_cases_that_are_gone_are_named_and_no_other_mean_is_taken_for_theirs(
+    catalog, version, bright_data
+) -> None:
+    description = json.loads((bright_data / "dataset.json").read_text())
+    kept = [one for one in description["training"] if "case_1." not in one["image"]]
+    (bright_data / "dataset.json").write_text(json.dumps(description | {"training": kept}))
+    with pytest.raises(InvalidDataset, match=r"1 of 3 test cases of bright:1 .*: case_1"):
+        cases_of(catalog, version, "test")
+    assert len(cases_of(catalog, version, "all")) == 11
+
+
+def test_a_case_without_the_organ_has_a_picture_too(
+    version, bright_predictor, bright, case, scan
+) -> None:
+    nothing = np.zeros_like(scan.array[0], np.uint8)
+    SimpleITK.WriteImage(to_sitk(nothing, scan.grid), str(case.label))
+    loaded = LoadedVersion(version, bright_predictor, bright, bright_predictor.plan)
+    (row,) = sheet_rows(loaded, [case])
+    assert not row.reference.any()
+    assert row.prediction.any()
+    assert row.title == "bright:1, good: Dice organ 0.00"

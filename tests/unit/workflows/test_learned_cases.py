@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
 from u2net_platform.settings import Settings
-from u2net_platform.training.recipe import Recipe
 from u2net_platform.workflows.learned_cases import learned_cases
-from u2net_platform.workflows.request import REQUEST_FILE, Request
 
 
 @pytest.fixture
@@ -25,14 +21,15 @@ def published(
     backbone: str,
     case: str,
     base: str | None = None,
-    directory: Path = Path("nowhere"),
+    starts: dict[str, str] | None = None,
 ) -> VersionRecord:
     """A version of a run of one case, which adapts where it has a base on the same backbone."""
     catalog.domains.add({"name": domain}, domain, "a" * 64, "bundled")
     adapts = base is not None and catalog.find(base).backbone_digest == backbone * 64
     run = RunRecord(
         id=f"run-{case}", kind="adapt" if adapts else "train", mode="universal", domains=(domain,),
-        recipe={}, seed=0, fold=0, device="cpu", directory=str(directory), base_version=base,
+        recipe={}, seed=0, fold=0, device="cpu", directory="nowhere", base_version=base,
+        starts=starts or {},
         fingerprints={domain: {"split": {"training": [case], "test": ["tested"]}}},
     )  # fmt: skip
     catalog.runs.create(run)
@@ -61,11 +58,7 @@ def test_a_backbone_tells_its_cases_through_a_version_that_came_from_elsewhere(
     assert found == {"heart": {"first"}, "spleen": {"foreign"}}
 
 
-def test_what_a_domain_began_with_counts(catalog: Catalog, tmp_path: Path) -> None:
+def test_what_a_domain_began_with_counts(catalog: Catalog) -> None:
     published(catalog, "heart", "b", "first")
-    request = Request(
-        domains=("heart",), recipe=Recipe.load("default"), starts={"heart": "heart:1"}
-    )
-    (tmp_path / REQUEST_FILE).write_text(request.model_dump_json())
-    warm = published(catalog, "heart", "c", "warm", directory=tmp_path)
+    warm = published(catalog, "heart", "c", "warm", starts={"heart": "heart:1"})
     assert learned_cases(catalog, [warm]) == {"heart": {"first", "warm"}}

@@ -10,8 +10,10 @@ from mlflow import MlflowClient
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord
 from u2net_platform.errors import CatalogUnreachable
+from u2net_platform.files import exclusive
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, find_run
+from u2net_platform.workflows.request import LOCK_FILE
 from u2net_platform.workflows.sync import send_outboxes
 
 
@@ -66,6 +68,15 @@ def test_what_waits_is_sent_once(settings: Settings, waiting: Path) -> None:
     history = client.get_metric_history(found, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 2.0), (2, 1.0)]
     assert MLflowRecorder(settings, "run-1").run_id == found
+
+
+def test_a_run_at_work_sends_its_own_and_a_killed_one_is_sent_for(
+    settings: Settings, waiting: Path
+) -> None:
+    Catalog.open(settings.database_url).runs.update("run-1", "running", 2)
+    with exclusive(waiting.with_name(LOCK_FILE)):
+        assert send_outboxes(settings, print) == []
+    assert send_outboxes(settings, print) == ["run-1"]
 
 
 def test_it_stays_while_nobody_answers(
