@@ -16,11 +16,13 @@ from typer.testing import CliRunner
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import Slot
 from u2net_platform.cli.app import app
+from u2net_platform.files import exclusive
 from u2net_platform.imaging.volume import read_image, read_labels, write_array
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.register import keep_registered, register
+from u2net_platform.workflows.request import LOCK_FILE
 from u2net_platform.workflows.versions import load_predictor
 
 SCORES = {"overall": {"dice": 0.875}, "classes": {"organ": {"dice": 0.875, "hd95_mm": 2.5}}}
@@ -54,6 +56,18 @@ def test_a_version_is_registered_once_and_leads_back_to_the_catalog(
         for one in client.list_artifacts(there.run_id, "bright/model/data/version")
     }
     assert shown == {"version.u2net", "spec.json", "plan.json", "metrics.json", "README.md"}
+
+
+def test_what_a_run_at_work_has_published_is_left_to_it(
+    settings: Settings, client: MlflowClient, publish_bright
+) -> None:
+    version, catalog = publish_bright(), Catalog.open(settings.database_url)
+    catalog.runs.update(version.run_id, "running", 1)
+    with exclusive(settings.runs_dir / version.run_id / LOCK_FILE):
+        done = register(settings, ["bright"])
+        assert (done.registered, done.failed) == ({}, {})
+        catalog.runs.update(version.run_id, "completed", 2)  # it registers under its own lock
+        assert register(settings, ["bright"]).registered == {"bright:1": "u2net-bright/1"}
 
 
 def test_scores_and_aliases_follow_the_catalog(
