@@ -20,6 +20,7 @@ def test_who_stops_watching_is_told_that_the_run_goes_on(monkeypatch: pytest.Mon
         "u2net_platform.federation.deployment.Deployment",
         lambda settings: SimpleNamespace(submit=lambda run: 1),
     )
+    monkeypatch.setattr("u2net_platform.federation.request.request_of", lambda settings, run: None)
     monkeypatch.setattr(
         "u2net_platform.federation.status.read_status",
         lambda settings, run: SimpleNamespace(rounds=[], ended_at=None),
