@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, combinations
-from math import prod
+from math import ceil, prod
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from u2net_platform.memory import free_bytes, held_bytes, keep_freed_memory
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
 BYTES_PER_PATCH_SCORE = 16  # of each class there, and of each class's mean over mirror images
+LARGEST_GROWTH = 1.25  # of a window over the patch, along an axis
 SCATTERED_BYTES = 192 << 20  # of freed memory in pieces that do not fit again; differs by run
 
 
@@ -149,13 +150,30 @@ class Predictor:
                     image.planes(start, stop)
                 ),  # a copy: may be a file
                 shape,
-                self.plan.patch_zyx,
+                self._window(shape),
                 self._probabilities,
                 self.batch_size,
             )
         finally:
             for module, training in mode:
                 module.training = training
+
+    def _window(self, shape_zyx: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The patch; along an axis where the image is larger by `LARGEST_GROWTH` at most, all of
+        the image: one window there is faster than two, and sees more."""
+        if self._common_patch:
+            return self.plan.patch_zyx  # to which all others are resized
+        shrunk = np.prod(self.plan.strides_zyx, axis=0)
+        z, y, x = (
+            ceil(side / int(step)) * int(step) if patch < side <= LARGEST_GROWTH * patch else patch
+            for side, patch, step in zip(shape_zyx, self.plan.patch_zyx, shrunk, strict=True)
+        )
+        return z, y, x
+
+    @property
+    def _common_patch(self) -> tuple[int, int, int] | None:
+        architecture = getattr(self.network, "architecture", None)
+        return architecture.common_patch_zyx if architecture else None
 
     def _probabilities(self, patches: Tensor) -> Tensor:  # b c z y x -> b k z y x
         """A patch that is the same everywhere, as air in a CT, is background unseen."""
@@ -200,17 +218,13 @@ class Predictor:
         """Held at most, beside the prepared image."""
         channels, voxels = len(image.array), prod(image.grid.shape_zyx)
         grid = respaced(image.grid, self.plan.spacing_zyx_mm)
-        depth, height, width = (
-            max(pair) for pair in zip(grid.shape_zyx, self.plan.patch_zyx, strict=True)
-        )
-        depth = min(depth, self.plan.patch_zyx[0])
+        window = self._window(grid.shape_zyx)
+        _, height, width = (max(pair) for pair in zip(grid.shape_zyx, window, strict=True))
+        depth = window[0]
         # Image, new planes, sums, means and weights a patch deep; twice while they move on.
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
         voxel = BYTES_PER_PATCH_VOXEL + BYTES_PER_PATCH_SCORE * self.plugin.spec.classes
-        architecture = getattr(self.network, "architecture", None)
-        common = architecture.common_patch_zyx if architecture else None
-        patch = max(prod(self.plan.patch_zyx), prod(common or ()))
-        batch = self.batch_size * patch * voxel
+        batch = self.batch_size * max(prod(window), prod(self._common_patch or ())) * voxel
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         drawn = self.plan.border and not self.plugin.postprocess

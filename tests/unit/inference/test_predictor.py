@@ -105,6 +105,35 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
             bright_predictor._may_hold(large)
 
 
+@pytest.mark.parametrize("common", [False, True])
+def test_an_image_a_little_larger_than_the_patch_is_seen_at_once_and_a_larger_one_is_not(
+    bright_predictor, monkeypatch, common: bool
+) -> None:
+    patch = bright_predictor.plan.patch_zyx
+    if common:
+        architecture = Architecture(name="paper", common_patch_zyx=patch)
+        bright_predictor.network.architecture = architecture
+    seen = []
+
+    def probabilities(self: Predictor, patches: torch.Tensor) -> torch.Tensor:
+        seen.extend(tuple(one.shape[1:]) for one in patches)
+        return inner(self, patches)
+
+    inner = Predictor._probabilities
+    monkeypatch.setattr(Predictor, "_probabilities", probabilities)
+    steps = np.prod(bright_predictor.plan.strides_zyx, axis=0)
+    shape = (patch[0] + 1, patch[1], 2 * patch[2])
+    bright_predictor.predict_prepared(np.random.rand(1, *shape).astype(np.float32))
+    if common:
+        assert set(seen) == {patch}
+        return
+    (window,) = set(seen)
+    assert window[0] >= shape[0]
+    assert window[0] % steps[0] == 0
+    assert window[1:] == patch[1:]
+    assert len(seen) == 3  # along x alone
+
+
 def test_what_classes_and_a_common_patch_take_is_counted(bright_predictor, scan) -> None:
     bright_predictor._may_hold(scan)
     before = bright_predictor._least_bytes(scan)
