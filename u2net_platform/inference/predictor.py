@@ -159,14 +159,16 @@ class Predictor:
                 module.training = training
 
     def _window(self, shape_zyx: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The patch; along an axis where the image is larger by `LARGEST_GROWTH` at most, all of
-        the image: one window there is faster than two, and sees more."""
-        if self._common_patch:
-            return self.plan.patch_zyx  # to which all others are resized
-        shrunk = np.prod(self.plan.strides_zyx, axis=0)
+        """The patch; for an image that is larger by `LARGEST_GROWTH` along an axis at most, all of
+        it: one window is faster than several, and sees the organ whole."""
+        patch = self.plan.patch_zyx
+        little = all(s <= LARGEST_GROWTH * p for s, p in zip(shape_zyx, patch, strict=True))
+        if not little or self._common_patch:  # to which a patch is resized
+            return patch
+        steps = np.prod(self.plan.strides_zyx, axis=0)
         z, y, x = (
-            ceil(side / int(step)) * int(step) if patch < side <= LARGEST_GROWTH * patch else patch
-            for side, patch, step in zip(shape_zyx, self.plan.patch_zyx, shrunk, strict=True)
+            max(p, ceil(s / step) * int(step))
+            for s, p, step in zip(shape_zyx, patch, steps, strict=True)
         )
         return z, y, x
 

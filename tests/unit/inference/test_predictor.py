@@ -105,9 +105,12 @@ def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan)
             bright_predictor._may_hold(large)
 
 
-@pytest.mark.parametrize("common", [False, True])
-def test_an_image_a_little_larger_than_the_patch_is_seen_at_once_and_a_larger_one_is_not(
-    bright_predictor, monkeypatch, common: bool
+@pytest.mark.parametrize(
+    ("larger", "common", "windows"),
+    [((1, 0, 2), False, 1), ((1, 0, -2), False, 1), ((1, 0, 64), False, 0), ((1, 0, 2), True, 4)],
+)
+def test_an_image_a_little_larger_than_the_patch_is_seen_whole(
+    bright_predictor, monkeypatch, larger: tuple[int, int, int], common: bool, windows: int
 ) -> None:
     patch = bright_predictor.plan.patch_zyx
     if common:
@@ -121,17 +124,17 @@ def test_an_image_a_little_larger_than_the_patch_is_seen_at_once_and_a_larger_on
 
     inner = Predictor._probabilities
     monkeypatch.setattr(Predictor, "_probabilities", probabilities)
-    steps = np.prod(bright_predictor.plan.strides_zyx, axis=0)
-    shape = (patch[0] + 1, patch[1], 2 * patch[2])
-    bright_predictor.predict_prepared(np.random.rand(1, *shape).astype(np.float32))
-    if common:
-        assert set(seen) == {patch}
-        return
+    shape = np.add(patch, larger)
+    image = np.random.default_rng(0).random((1, *shape), np.float32)
+    assert bright_predictor.predict_prepared(image).shape == tuple(shape)
     (window,) = set(seen)
-    assert window[0] >= shape[0]
-    assert window[0] % steps[0] == 0
-    assert window[1:] == patch[1:]
-    assert len(seen) == 3  # along x alone
+    if windows == 1:
+        assert (np.array(window) >= shape).all()
+        assert not (np.array(window) % np.prod(bright_predictor.plan.strides_zyx, axis=0)).any()
+        assert len(seen) == 1
+    else:
+        assert window == patch
+        assert len(seen) == windows or not windows
 
 
 def test_what_classes_and_a_common_patch_take_is_counted(bright_predictor, scan) -> None:
