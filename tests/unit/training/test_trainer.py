@@ -102,19 +102,25 @@ def test_every_optimiser_and_schedule_can_be_resumed(
     assert digest(resumed) == digest(whole)
 
 
-@pytest.mark.parametrize("epoch", [4, 5])  # steps: ends with a cycle of two, and within one
+@pytest.mark.parametrize(("epoch", "patience"), [(4, 1), (5, 2)])  # 8 steps, and 15: half a cycle
 def test_a_run_that_its_schedule_ends_is_validated_at_its_end(
-    epoch: int, make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+    epoch: int,
+    patience: int,
+    make_trainer: MakeTrainer,
+    spectator: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in (("EPOCH_STEPS", epoch), ("PATIENCE_EPOCHS", 1), ("LEAST_GAIN", 10.0)):
+    steps = epoch * (1 + patience)
+    chosen = {"EPOCH_STEPS": epoch, "PATIENCE_EPOCHS": patience, "LEAST_GAIN": 10.0}
+    for name, value in chosen.items():
         monkeypatch.setattr(f"u2net_platform.training.schedule.{name}", value)
     monkeypatch.setattr("u2net_platform.training.schedule.SMALLEST_RATE", 1e-3)
     trainer = make_trainer(cycles=1000, schedule="plateau", learning_rate=2e-3)
     trainer.run(spectator(), NullRecorder())
-    assert (trainer.step, trainer.cycle) == (2 * epoch, epoch)
+    assert (trainer.step, trainer.cycle) == (steps, steps // 2)
     for name in trainer.domains:
-        assert [cycle for cycle, _ in trainer.curves[f"dice/{name}"]] == [epoch]
-        assert trainer.curves[f"loss/{name}"][-1][0] == epoch
+        assert [cycle for cycle, _ in trainer.curves[f"dice/{name}"]] == [steps // 2]
+        assert trainer.curves[f"loss/{name}"][-1][0] == steps // 2
 
 
 def test_a_finished_run_that_is_resumed_has_nothing_left_to_do(

@@ -1,0 +1,31 @@
+"""What is said of a data set as a whole; faults of cases are in `tests/corpus.py`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from u2net_platform.data.checkup import check_dataset
+from u2net_platform.data.dataset import open_dataset
+from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
+
+
+def test_patterns_of_no_case_and_those_that_spell_out_a_name_are_told(tmp_path: Path) -> None:
+    dataset = open_dataset(write_phantom("ball", tmp_path, cases=1, seed=0))
+    plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
+    named = dataset.test[0].id
+    rule = {"labels": [plugin.spec.class_names[0]], "cases": [named, f"{named[:-1]}*", "nobody_*"]}
+    # Without the training cases, whose labels hold the class.
+    found = check_dataset(
+        replace(
+            plugin, spec=plugin.spec.model_validate(plugin.spec.document() | {"unlabelled": [rule]})
+        ),
+        replace(dataset, training=()),
+        lambda _: None,
+    )
+    told = {one.fault.error_code: one for one in found}
+    assert told["NamedCase"].severity == told["UnmatchedPattern"].severity == "warning"
+    assert f"names the case {named}," in told["NamedCase"].fault.message
+    assert "nobody_*" in told["UnmatchedPattern"].fault.message
+    assert sum(one.fault.error_code in ("NamedCase", "UnmatchedPattern") for one in found) == 2
