@@ -226,7 +226,9 @@ class Predictor:
         # Image, new planes, sums, means and weights a patch deep; twice while they move on.
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
         voxel = BYTES_PER_PATCH_VOXEL + BYTES_PER_PATCH_SCORE * self.plugin.spec.classes
-        batch = self.batch_size * max(prod(window), prod(self._common_patch or ())) * voxel
+        whole = all(side <= own for side, own in zip(grid.shape_zyx, window, strict=True))
+        at_once = 1 if whole else self.batch_size  # windows
+        batch = at_once * max(prod(window), prod(self._common_patch or ())) * voxel
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         drawn = self.plan.border and not self.plugin.postprocess
