@@ -178,7 +178,7 @@ def _train_nnunet(study: Study, name: str, number: int) -> dict[str, float]:
     assert plugin is not None
     dataset = open_dataset(study.data / FOLDERS[name])
     cases = {case.id: case for case in dataset.training if case.label is not None}
-    split = split_cases(list(cases), study.fold)
+    split = split_cases(list(cases), study.fold, plugin.spec.subject_of)
     parts = {"training": (*split.training, *split.validation), "test": split.test}
     chosen = {part: tuple(cases[one] for one in ids) for part, ids in parts.items()}
     raw = root / "raw" / f"Dataset{number:03d}_{name.capitalize()}"

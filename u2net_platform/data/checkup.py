@@ -173,6 +173,11 @@ def _of_the_whole(plugin: DomainPlugin, dataset: Dataset) -> Iterator[Finding]:
         )
         yield Finding(None, "warning", fault)
     ids = [case.id for case in (*dataset.training, *dataset.test)]
+    if plugin.spec.subject and all(plugin.spec.subject_of(one) == one for one in ids):
+        fault = UnmatchedPattern(
+            f"`subject` of {plugin.name} tells whom no case shows", "Correct it in domain.toml."
+        )
+        yield Finding(None, "warning", fault)
     for pattern in sorted({one for rule in plugin.spec.unlabelled for one in rule.cases}):
         if pattern in ids:
             fault = NamedCase(

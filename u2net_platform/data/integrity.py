@@ -39,7 +39,7 @@ def load_case(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolum
         GeometryMismatch: image and label, or two channels, lie on different grids.
         WrongChannels, NonFiniteImage, EmptyImage: the image is none of this domain.
         UnexpectedLabel: the label holds a value that the spec does not name.
-        EmptyLabel: the label has no foreground.
+        EmptyLabel: the label has no foreground, and the spec does not allow that.
         ContradictoryLabel: it holds a class that is unlabelled in this case.
         BrokenPlugin: the plugin's clean_image fails.
     """
@@ -112,8 +112,13 @@ def _merged(spec: DomainSpec, labels: LabelVolume, name: str) -> LabelVolume:
             " name",
             "Correct the label, or add them to a label's values in domain.toml.",
         )
-    if not any(classes[int(value)] not in (0, IGNORED) for value in found):
-        raise EmptyLabel(f"{name} has no foreground voxel", "Label it, or leave the case out.")
+    empty = all(classes[int(value)] in (0, IGNORED) for value in found)
+    if empty and not spec.empty_labels:
+        raise EmptyLabel(
+            f"{name} has no foreground voxel",
+            "Label it, or leave the case out; if such cases are right, set empty_labels = true in"
+            " domain.toml.",
+        )
     table = np.array([classes.get(value, 0) for value in range(256)], np.uint8)
     return replace(labels, array=table[labels.array])
 

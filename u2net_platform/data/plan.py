@@ -24,7 +24,7 @@ from u2net_platform.data.places import Place
 from u2net_platform.data.workers import for_each_case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec, Statistics, digest_of
-from u2net_platform.errors import TooFewCases
+from u2net_platform.errors import EmptyLabel, TooFewCases
 from u2net_platform.imaging.cropping import cropped_to_nonzero
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
@@ -112,10 +112,13 @@ def take_fingerprint(
     Raises:
         TooFewCases: there is no case.
         InvalidCases: cases are at fault; each is named.
+        EmptyLabel: no case has a foreground voxel.
     """
     if not cases:
         raise TooFewCases(f"{plugin.name} has no case to plan from", "Add training cases.")
     taken = for_each_case(plugin, cases, partial(_measure, plugin), None, on_case)
+    if not any(one.voxels[1:IGNORED].any() for one in taken):
+        raise EmptyLabel(f"No case of {plugin.name} has a foreground voxel", "Label some cases.")
     shapes = [one.box.shape_zyx for one in taken]
     spacings = [one.box.spacing_zyx_mm for one in taken]
     samples = [one.sample for one in taken if one.sample is not None]
@@ -231,7 +234,7 @@ def _multiples(patch: Shape, spacing: Spacing) -> NDArray[np.int64]:
 def _foreground_sample(image: ImageVolume, labels: LabelVolume) -> NDArray[np.float32]:
     """Evenly spread foreground voxels of a case, c n, at most `VOXELS_PER_CASE` of them."""
     found = np.flatnonzero((labels.array > 0) & (labels.array != IGNORED))
-    kept = found[:: math.ceil(len(found) / VOXELS_PER_CASE)]
+    kept = found[:: math.ceil(len(found) / VOXELS_PER_CASE) or 1]
     return image.array.reshape(len(image.array), -1)[:, kept]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -188,6 +189,8 @@ class DomainSpec(Declared):
     channels: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     labels: tuple[Label, ...] = Field(min_length=1, max_length=254)
     ignore: tuple[Value, ...] = ()
+    empty_labels: bool = False
+    subject: str | None = None
     unlabelled: tuple[Unlabelled, ...] = ()
     intensity: Intensity = Intensity()
     geometry: Geometry = Geometry()
@@ -200,6 +203,8 @@ class DomainSpec(Declared):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         faults = []
+        if self.subject is not None and _groups(self.subject) != 1:
+            faults.append("subject is no regular expression with one group")
         if self.name in RESERVED_NAMES:
             faults.append(f"name {self.name!r} is reserved")
         names = [label.name for label in self.labels]
@@ -234,6 +239,12 @@ class DomainSpec(Declared):
     def class_names(self) -> tuple[str, ...]:
         """Names of the foreground classes; entry k is class k + 1."""
         return tuple(label.name for label in self.labels)
+
+    def subject_of(self, case_id: str) -> str:
+        """Whom a case shows: what the group of `subject` matches from the start of its id; where
+        nothing does, each case shows another."""
+        found = re.match(self.subject, case_id) if self.subject else None
+        return (found and found[1]) or case_id
 
     def hidden_classes(self, case_id: str) -> tuple[int, ...]:
         """The classes that are unlabelled in a case, ascending."""
@@ -286,6 +297,13 @@ class DomainSpec(Declared):
                 f"{where} has {count}:\n{list_faults(error)}",
                 "Correct each line named above; ARCHITECTURE.md describes every key.",
             ) from error
+
+
+def _groups(pattern: str) -> int | None:
+    try:
+        return re.compile(pattern).groups
+    except re.error:
+        return None
 
 
 def list_faults(error: ValidationError) -> str:

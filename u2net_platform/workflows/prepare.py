@@ -63,7 +63,7 @@ def plan_domain(
     cases = {case.id: case for case in dataset.training if case.label is not None}
     if not cases:
         raise TooFewCases(f"{data_dir} has no labelled case", "Add labels to its cases.")
-    parts = split(list(cases))
+    parts = split(list(cases), plugin.spec.subject_of)
     training, validation = (
         [cases[name] for name in part] for part in (parts.training, parts.validation)
     )

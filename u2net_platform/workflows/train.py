@@ -67,7 +67,7 @@ def start(
     if base is not None and request.adapts and request.warm_start == "auto":
         request = with_nearest(catalog, request, base, prepared)
     for name, one in prepared.items():
-        fold = split_cases(one.split.cases, request.fold)
+        fold = split_cases(one.split.cases, request.fold, one.plugin.spec.subject_of)
         if moved := len(fold.test) - len(one.split.test):
             watcher.on_note(
                 f"{name}: test cases that its base has learned from train instead: {moved}"

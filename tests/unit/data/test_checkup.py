@@ -11,6 +11,20 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 
 
+def test_a_subject_that_no_case_tells_is_told(tmp_path: Path) -> None:
+    dataset = open_dataset(write_phantom("ball", tmp_path, cases=2, seed=0))
+    plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
+
+    def told(subject: str) -> list[str]:
+        spec = plugin.spec.model_validate(plugin.spec.document() | {"subject": subject})
+        found = check_dataset(replace(plugin, spec=spec), dataset, lambda _: None)
+        return [one.fault.message for one in found if one.fault.error_code == "UnmatchedPattern"]
+
+    assert told("(ball)_") == []
+    (message,) = told("(patient)_")
+    assert "subject" in message
+
+
 def test_patterns_of_no_case_and_those_that_spell_out_a_name_are_told(tmp_path: Path) -> None:
     dataset = open_dataset(write_phantom("ball", tmp_path, cases=1, seed=0))
     plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))

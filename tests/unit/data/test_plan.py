@@ -10,17 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from u2net_platform.data.augmentation import AugmentationRates, Augmenter
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.integrity import load_case
+from u2net_platform.data.patches import PatchSource
 from u2net_platform.data.plan import (
     Fingerprint,
     derive_plan,
     pooling,
     take_fingerprint,
 )
+from u2net_platform.data.store import PreparedStore, prepare_cases
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import TooFewCases
+from u2net_platform.errors import EmptyLabel, TooFewCases
 
 SIDES = st.tuples(*[st.integers(1, 700)] * 3)
 SPACINGS = st.tuples(*[st.floats(0.1, 12)] * 3)
@@ -135,6 +138,25 @@ def test_dataset_statistics_are_those_of_the_foreground(msd: Path, plugin: Domai
     assert found[1].mean == pytest.approx(voxels.mean())
     assert found[1].std == pytest.approx(voxels.std())
     assert (found[1].low, found[1].high) == pytest.approx(np.percentile(voxels, [2, 98]))
+
+
+def test_cases_without_the_organ_count_where_the_spec_allows_them(
+    spec: DomainSpec, tmp_path: Path, write_case
+) -> None:
+    intensity = {"statistics": "dataset"}
+    allowed = spec.document() | {"empty_labels": True, "intensity": intensity}
+    plugin = DomainPlugin(DomainSpec.model_validate(allowed), tmp_path)
+    full, empty = write_case("a"), write_case("bb", label=np.zeros((12, 20, 24)))
+    taken = take_fingerprint(plugin, [full, empty], lambda _: None)
+    assert [one.cases for one in taken.classes] == [2, 1, 1]
+    assert taken.foreground == take_fingerprint(plugin, [full], lambda _: None).foreground
+    plan = derive_plan(plugin.spec, taken, 4096)
+    ready = prepare_cases(PreparedStore(tmp_path), plugin, plan, [empty], lambda _: None)
+    patches = Augmenter(plugin.spec.augmentation, AugmentationRates(), plan.patch_zyx)
+    _, labels, _ = PatchSource(ready, patches, 2).batch(np.random.default_rng(0))
+    assert not labels.any()
+    with pytest.raises(EmptyLabel, match="No case"):
+        take_fingerprint(plugin, [empty], lambda _: None)
 
 
 def test_no_case_has_no_fingerprint(plugin: DomainPlugin) -> None:

@@ -19,9 +19,9 @@ from u2net_platform.errors import InvalidRecipe, TooFewCases
 def test_every_case_is_in_exactly_one_part_whatever_the_order(
     ids: list[str], fold: int, seed: int
 ) -> None:
-    split = split_cases(ids, fold, seed)
+    split = split_cases(ids, fold, seed=seed)
     assert sorted(split.training + split.validation + split.test) == sorted(ids)
-    assert split == split_cases(ids[::-1], fold, seed)
+    assert split == split_cases(ids[::-1], fold, seed=seed)
     assert split.training
 
 
@@ -63,6 +63,22 @@ def test_cases_that_were_learned_from_train_and_the_others_stay_where_they_were_
     assert sorted(split.cases) == sorted(ids)
     assert learned & set(ids) <= set(split.training)
     assert set(split.test) == set(plain.test) - learned
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=40, unique=True),
+    st.integers(0, 4) | st.none(),
+    st.sets(st.text("abc", min_size=1, max_size=4)),
+)
+def test_whom_several_cases_show_is_in_one_part(
+    ids: list[str], fold: int | None, learned: set[str]
+) -> None:
+    split = split_cases(ids, fold, lambda name: name[0], learned)
+    assert sorted(split.cases) == sorted(ids)
+    parts = [{name[0] for name in part} for part in (split.training, split.validation, split.test)]
+    assert sum(map(len, parts)) == len({name[0] for name in ids})
+    assert not {name[0] for name in learned} & (parts[1] | parts[2])
 
 
 def test_going_on_with_the_same_fold_and_cases_changes_no_part() -> None:

@@ -52,6 +52,18 @@ def border(*between: str) -> dict[str, object]:
     return {"border": {"between": between, "axis": "z"}}
 
 
+def test_a_subject_is_what_the_group_matches_from_the_start() -> None:
+    spec = DomainSpec.parse(SPEC | {"subject": r"(P\d+)_"}, "")
+    shown = [spec.subject_of(name) for name in ("P07_early", "P07_late", "P7_early", "xP07_a")]
+    assert shown == ["P07", "P07", "P7", "xP07_a"]
+    assert DomainSpec.parse(SPEC, "").subject_of("P07_early") == "P07_early"
+
+
+@pytest.mark.parametrize("pattern", ["P", "(P", "(P)(7)", ""])
+def test_a_subject_has_one_group(pattern: str) -> None:
+    assert "one group" in fault_of(subject=pattern)
+
+
 def test_a_key_that_nobody_reads_is_refused() -> None:
     assert "spacing" in fault_of(geometry={"spacing": [1, 1, 1]})
 
