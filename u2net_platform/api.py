@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from u2net_platform.catalog.records import VersionRecord
-from u2net_platform.imaging.volume import ImageVolume, LabelVolume, read_image, write_labels
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
+from u2net_platform.workflows.predict import Labeller
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
 Image = str | Path | Sequence[str | Path] | ImageVolume
@@ -38,20 +39,26 @@ class Model:
         """Names of the classes, background first."""
         return ("background", *self._loaded.plugin.spec.class_names)
 
-    def predict(self, image: Image, output: str | Path | None = None) -> LabelVolume:
+    def predict(
+        self, image: Image, output: str | Path | None = None, series: Sequence[str] = ()
+    ) -> LabelVolume:
         """Classes (z y x, uint8) on the image's own grid, whatever its spacing and orientation.
 
         image: a file or DICOM folder, one path a channel, or a volume (c z y x).
-        output: where to write the labels as well, as .nii.gz, .nrrd or .mha.
+        output: where to write the labels as well, as .nii.gz, .nrrd, .mha, or of DICOM as .dcm.
+        series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
 
         Raises:
             DataError: the image is none of this domain, too large, or cannot be read.
             NotWritable, DiskFull, UnsupportedFormat: the labels cannot be written.
         """
-        volume = image if isinstance(image, ImageVolume) else read_image(_paths(image))
-        labels = self._loaded.predictor.predict(volume)
+        labeller = Labeller.of(self._loaded)
+        volume, from_dicom = (
+            (image, []) if isinstance(image, ImageVolume) else labeller.read(_paths(image), series)
+        )
+        labels = labeller.predictor.predict(volume)
         if output is not None:
-            write_labels(Path(output), labels, self.classes[1:])
+            labeller.write(Path(output), labels, from_dicom)
         return labels
 
 

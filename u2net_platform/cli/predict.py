@@ -47,9 +47,12 @@ def predict(
     memory: Memory = None,
     mirror: Mirror = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave what is there: goes on with a folder.")
+    ] = False,
     _json: Json = False,
 ) -> None:
-    """Label images, each on its own grid, with the label names in a JSON file beside.
+    """Label images, each on its own grid; a JSON file beside has names, volumes and the version.
 
     In a folder, case_0000.nii.gz, case_0001.nii.gz, ... are the channels of one case. A folder of
     DICOM files is one image; an output that ends with .dcm is then a DICOM SEG. Of several domains,
@@ -65,6 +68,7 @@ def predict(
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.predict import (
+        Existing,
         Labeller,
         failure_of,
         find_cases,
@@ -73,24 +77,35 @@ def predict(
     )
     from u2net_platform.workflows.versions import load_predictor
 
+    if overwrite and skip_existing:
+        raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
+    existing: Existing = "replace" if overwrite else "skip" if skip_existing else "refuse"
     total = len(find_cases(inputs))
     device_ = choose_device(device)
     versions = [
         load_predictor(Settings(), one, device_, memory=memory, mirror=mirror) for one in domain
     ]
     _check_different([one.record.domain for one in versions])
-    labellers = [Labeller(one.predictor, one.record.reference) for one in versions]
+    labellers = [Labeller.of(one) for one in versions]
     with progress(f"Predicting {', '.join(domain)}", total) as done:
-        results = predict_paths(labellers, inputs, output, done, overwrite, tuple(series or ()))
+        results = predict_paths(labellers, inputs, output, done, existing, tuple(series or ()))
     cases = [
         {
             "case_id": one.case_id,
             "domain": one.domain,
             "output": one.output,
             "error": one.error and named(one.error),
+            "volumes_ml": one.volumes_ml,
+            "warnings": one.warnings,
         }
         for one in results
     ]
+    for one in results:
+        for warning in one.warnings:
+            talk(f"Warning: {warning}")
+    talk(f"Labelled by {', '.join(one.version for one in labellers)}")
+    if skipped := total * len(labellers) - len(results):
+        talk(f"Labels that were there already, and were left: {skipped}")
     data = {"versions": [one.version for one in labellers], "cases": cases}
     emit(data, _written, failure_of(results))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -93,7 +94,7 @@ def _examine(plugin: DomainPlugin, case: Case) -> _Examined:
     image, labels = load_case(plugin, case)
     classes = None if labels is None else frozenset(np.unique(labels.array).tolist())
     drawn = None if labels is None else _digest(labels.array)
-    oddities = [*_headers(case), *_intensities(plugin, image.array, case)]
+    oddities = [*_headers(case), *odd_intensities(plugin.spec.modality, image.array, case.images)]
     content = _digest(image.array)
     return _Examined(case.id, image.grid, classes, content, drawn, tuple(oddities))
 
@@ -125,11 +126,11 @@ def _headers(case: Case) -> Iterator[DataError]:
             )
 
 
-def _intensities(
-    plugin: DomainPlugin, image: NDArray[np.float32], case: Case
+def odd_intensities(
+    modality: str, image: NDArray[np.float32], paths: Sequence[Path]
 ) -> Iterator[DataError]:
-    modality = plugin.spec.modality
-    for channel, path in zip(image, case.images * len(image), strict=False):
+    """What in an image (c z y x) from these files is not as the modality's images are."""
+    for channel, path in zip(image, [*paths] * len(image), strict=False):
         low, high = float(channel.min()), float(channel.max())
         if modality == "CT" and (reason := _no_ct(low, high)):
             yield SuspiciousIntensities(
@@ -218,18 +219,25 @@ def _outliers(cases: Sequence[_Examined]) -> Iterator[Finding]:
         return
     spacings = np.array([case.grid.spacing_zyx_mm for case in cases])
     median = np.median(spacings, axis=0)
-    for case, spacing in zip(cases, spacings, strict=True):
-        extent = spacing * case.grid.shape_zyx
-        ratio = np.maximum(spacing / median, median / spacing).max()
-        if ratio > SPACING_RATIO or extent.min() < SHORTEST_MM or extent.max() > LONGEST_MM:
-            shown = " x ".join(f"{side:g}" for side in spacing)
-            size = " x ".join(f"{side:.4g}" for side in extent)
-            fault = SpacingOutlier(
-                f"{case.case_id} has voxels of {shown} mm and is {size} mm large (z y x); the"
-                f" median voxel is {' x '.join(f'{side:g}' for side in median)} mm",
-                "Look at the header: the unit may be another than mm, or an axis exchanged.",
-            )
+    for case in cases:
+        if fault := odd_size(case.grid, median, case.case_id):
             yield Finding(case.case_id, "warning", fault)
+
+
+def odd_size(grid: Grid, median_zyx_mm: Sequence[float], name: str) -> SpacingOutlier | None:
+    """Whether a canonical image's voxels, or all of it, are far from what a domain's are."""
+    spacing, median = np.array(grid.spacing_zyx_mm), np.array(median_zyx_mm)
+    extent = spacing * grid.shape_zyx
+    ratio = np.maximum(spacing / median, median / spacing).max()
+    if ratio <= SPACING_RATIO and extent.min() >= SHORTEST_MM and extent.max() <= LONGEST_MM:
+        return None
+    shown = " x ".join(f"{side:g}" for side in spacing)
+    size = " x ".join(f"{side:.4g}" for side in extent)
+    return SpacingOutlier(
+        f"{name} has voxels of {shown} mm and is {size} mm large (z y x); the median voxel of"
+        f" the domain is {' x '.join(f'{side:g}' for side in median)} mm",
+        "Look at the header: the unit may be another than mm, or an axis exchanged.",
+    )
 
 
 def _missing_classes(plugin: DomainPlugin, cases: Sequence[_Examined]) -> Iterator[Finding]:

@@ -10,11 +10,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -173,17 +174,41 @@ def read_labels(path: Path) -> LabelVolume:
     return LabelVolume(labels, grid)
 
 
-def write_labels(path: Path, labels: LabelVolume, names: tuple[str, ...]) -> None:
-    """Write a label file whole or not at all, and beside it `<stem>.labels.json`: class → name.
+def write_labels(
+    path: Path,
+    labels: LabelVolume,
+    names: Sequence[str],
+    origin: Mapping[str, object] = MappingProxyType({}),
+) -> None:
+    """Write a label file whole or not at all, and beside it `<stem>.labels.json`: the name of each
+    class, its volume in ml, and `origin`, what made it.
 
     Raises:
         UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
-    stem = stem_of(path)
+    legend = legend_of(path)
     write_array(path, labels.array[None], labels.grid)
-    legend = {str(value): name for value, name in enumerate(("background", *names))}
-    write_text(path.with_name(f"{stem}.labels.json"), json.dumps(legend, indent=2) + "\n")
+    content = {
+        "labels": {str(value): name for value, name in enumerate(("background", *names))},
+        "volumes_ml": volumes_ml(labels, names),
+        **origin,
+    }
+    write_text(legend, json.dumps(content, indent=2) + "\n")
+
+
+def legend_of(path: Path) -> Path:
+    """The file that says what the values of a label file mean."""
+    return path.with_name(f"{stem_of(path)}.labels.json")
+
+
+def volumes_ml(labels: LabelVolume, names: Sequence[str]) -> dict[str, float]:
+    """The volume of each class; `names` are those of class 1, 2, ..."""
+    sizes = np.zeros(256, np.int64)
+    for plane in labels.array:  # at once, counting would turn all into 64-bit numbers
+        sizes += np.bincount(plane.ravel(), minlength=256)
+    voxel_ml = math.prod(labels.grid.spacing_zyx_mm) / 1000
+    return {name: int(sizes[value]) * voxel_ml for value, name in enumerate(names, start=1)}
 
 
 def write_array(path: Path, array: NDArray[Any], grid: Grid) -> None:

@@ -282,7 +282,7 @@ def _predict(
     output.parent.mkdir(parents=True, exist_ok=True)
     narrator.say(f"u2net predict --domain {version.reference} -i {folder} -o {output}")
     loaded = load_predictor(settings, version.reference, choose_device(device))
-    labellers = [Labeller(loaded.predictor, loaded.record.reference)]
+    labellers = [Labeller.of(loaded)]
     results = predict_paths(labellers, folder, output, narrator.on_case)
     failure = failure_of(results)
     if failure is not None:

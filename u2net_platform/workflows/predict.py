@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from u2net_platform.data.checkup import odd_intensities, odd_size
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import (
+    DataError,
     InvalidCases,
     InvalidDataset,
     MissingFile,
@@ -28,14 +32,22 @@ from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
     LabelVolume,
+    canonical,
     joined,
+    legend_of,
     read_header,
     read_image,
     stem_of,
+    volumes_ml,
     write_labels,
 )
 from u2net_platform.inference.predictor import Predictor
 
+if TYPE_CHECKING:
+    from u2net_platform.workflows.versions import LoadedVersion
+
+Existing = Literal["refuse", "replace", "skip"]
+PRODUCT = "u2net-platform"
 FOLDER_ENDING = ".nii.gz"
 SEG_ENDING = ".dcm"
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
@@ -43,24 +55,92 @@ CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """One input and where its labels are, or the error that left it without."""
+    """One input and where its labels are, or the error that left it without.
+
+    volumes_ml: of each class. warnings: what somebody should look at.
+    """
 
     case_id: str
     domain: str
     output: Path | None
     error: Exception | None = None
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """What labels, and the name that a DICOM SEG gives it, as `heart:3`."""
+    """What labels; its outputs say `version`, as `heart:3`, and the digests of its weights."""
 
     predictor: Predictor
     version: str = "unpublished"
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, loaded: LoadedVersion) -> Labeller:
+        """A version of the catalog."""
+        record = loaded.record
+        digests = {"backbone": record.backbone_digest, "domain": record.domain_digest}
+        return cls(loaded.predictor, record.reference, digests)
 
     @property
     def domain(self) -> str:
         return self.predictor.plugin.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of class 1, 2, ..."""
+        return self.predictor.plugin.spec.class_names
+
+    def read(
+        self, paths: Sequence[Path], uids: Sequence[str] = ()
+    ) -> tuple[ImageVolume, list[Series]]:
+        """The image of one file a channel or of a DICOM folder, and the series that it is from.
+
+        Raises:
+            DataError: it cannot be read, or takes more memory than is allowed.
+        """
+        folder = paths[0]
+        if not folder.is_dir():
+            headers = [header for path in paths if (header := read_header(path))]
+            reading = sum(header.reading_bytes for header in headers)
+            self.predictor.require_room(reading, str(folder))
+            return read_image(paths), []
+        modality = self.predictor.plugin.spec.modality
+        series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
+        self.predictor.require_room(sum(one.reading_bytes for one in series), str(folder))
+        return joined([read_series(one) for one in series], [one.uid for one in series]), series
+
+    def write(self, target: Path, labels: LabelVolume, series: Sequence[Series] = ()) -> None:
+        """Write what was labelled: a DICOM SEG of the first series where the file ends so, else
+        as `write_labels`.
+
+        Raises:
+            NeedsDicom, UnsupportedFormat, NotWritable, DiskFull: there is no file.
+        """
+        if target.suffix.lower() != SEG_ENDING:
+            program = f"{PRODUCT} {metadata.version(PRODUCT)}"
+            origin = {"version": self.version, "program": program, "digests": {**self.digests}}
+            write_labels(target, labels, self.classes, origin)
+            return
+        if not series:
+            raise NeedsDicom(
+                f"The image is no DICOM, and the SEG {target} would have no slices to refer to",
+                f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
+            )
+        from u2net_platform.imaging.dicom_seg import write_seg
+
+        write_seg(target, labels, self.classes, series[0], self.version)
+
+    def oddities(self, image: ImageVolume, paths: Sequence[Path]) -> list[str]:
+        """How an image differs from what the domain is of."""
+        plugin, name = self.predictor.plugin, str(paths[0])
+        found: list[DataError] = []
+        if not plugin.clean_image:  # which may well turn it into what it should be
+            found += odd_intensities(plugin.spec.modality, image.array, paths)
+        if size := odd_size(canonical(image).grid, self.predictor.plan.spacing_zyx_mm, name):
+            found.append(size)
+        return [one.message for one in found]
 
 
 def predict_paths(
@@ -68,7 +148,7 @@ def predict_paths(
     inputs: Path,
     output: Path,
     on_case: Callable[[str], None],
-    overwrite: bool = False,
+    existing: Existing = "refuse",
     series: Sequence[str] = (),
 ) -> list[PredictedCase]:
     """Label one image into one file, or every image of a folder into a folder of .nii.gz files.
@@ -76,6 +156,7 @@ def predict_paths(
     Several domains label the same images, each into a folder of its name below `output`. An image
     is read once for all, and prepared once for those that see it alike.
 
+    existing: what becomes of labels that are there: `skip` leaves them, and out of the result.
     series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
 
     In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
@@ -99,11 +180,13 @@ def predict_paths(
     else:
         targets = {one.domain: _in_folder(cases, output / one.domain) for one in labellers}
     for paths in targets.values():
-        _check_targets(inputs, list(paths.values()), overwrite)
+        _check_targets(inputs, list(paths.values()), existing)
     results = []
     for case in cases:
-        into = {domain: paths[case.id] for domain, paths in targets.items()}
-        results.extend(_predict_case(labellers, case, into, series))
+        into = [(one, targets[one.domain][case.id]) for one in labellers]
+        if existing == "skip":
+            into = [(one, target) for one, target in into if not _is_whole(target)]
+        results.extend(_predict_case(into, case, series))
         on_case(case.id)
     return results
 
@@ -167,49 +250,64 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence
 
 
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
-    if cases[0].images == (inputs,):
-        if output.suffix.lower() != SEG_ENDING:
-            stem_of(output)
-        return {cases[0].id: output}
-    return _in_folder(cases, output)
+    if cases[0].images != (inputs,) or output.is_dir() or not output.suffix:
+        return _in_folder(cases, output)
+    if output.suffix.lower() != SEG_ENDING:
+        stem_of(output)
+    return {cases[0].id: output}
 
 
 def _in_folder(cases: list[Case], folder: Path) -> dict[str, Path]:
     return {case.id: folder / f"{case.id}{FOLDER_ENDING}" for case in cases}
 
 
-def _check_targets(inputs: Path, targets: list[Path], overwrite: bool) -> None:
+def _check_targets(inputs: Path, targets: list[Path], existing: Existing) -> None:
     """Refuse before the first case what would fail, or destroy, after it."""
     folder = targets[0].parent
     if inputs.resolve() == (folder if inputs.is_dir() else targets[0]).resolve():
         raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
-    existing = [path for path in targets if path.exists()]
-    if existing and not overwrite:
-        raise NotWritable(f"{existing[0]} exists already", "Add --overwrite, or move it away.")
+    there = [path for path in targets if path.exists()]
+    if there and existing == "refuse":
+        raise NotWritable(
+            f"{there[0]} exists already",
+            "Add --skip-existing to go on with the others, --overwrite to replace it, or move it.",
+        )
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise NotWritable(f"{folder} cannot be written", "Choose another place for the output.")
 
 
+def _is_whole(target: Path) -> bool:
+    """Whether a prediction is there, with what is written after it."""
+    legend = target if target.suffix.lower() == SEG_ENDING else legend_of(target)
+    return target.exists() and legend.exists()
+
+
 def _predict_case(
-    labellers: Sequence[Labeller], case: Case, targets: dict[str, Path], uids: Sequence[str]
+    into: Sequence[tuple[Labeller, Path]], case: Case, uids: Sequence[str]
 ) -> list[PredictedCase]:
+    if not into:
+        return []
     try:
-        image, series = _read(labellers[0], case, uids)
+        image, series = into[0][0].read(case.images, uids)
     except Exception as error:
-        return [PredictedCase(case.id, one.domain, None, error) for one in labellers]
+        return [PredictedCase(case.id, one.domain, None, error) for one, _ in into]
     results, made = [], _Made(image, str(case.images[0]))
-    for one in labellers:
+    for one, target in into:
         try:
             labels = one.predictor.predict_made(made.for_domain(one.predictor), image.grid)
-            _write(targets[one.domain], labels, one, series)
+            one.write(target, labels, series)
         except StorageError:  # the next case would meet it too
             raise
         except Exception as error:
             results.append(PredictedCase(case.id, one.domain, None, error))
         else:
-            results.append(PredictedCase(case.id, one.domain, targets[one.domain]))
+            volumes = volumes_ml(labels, one.classes)
+            odd = one.oddities(image, case.images)
+            if not any(volumes.values()) and not one.predictor.plugin.spec.empty_labels:
+                odd.append(f"{target} has no voxel of {', '.join(one.classes)}")
+            results.append(PredictedCase(case.id, one.domain, target, None, volumes, tuple(odd)))
     return results
 
 
@@ -230,29 +328,6 @@ class _Made:
         else:
             predictor.require_fit(self._image)
         return self._last
-
-
-def _write(target: Path, labels: LabelVolume, one: Labeller, series: list[Series]) -> None:
-    names = one.predictor.plugin.spec.class_names
-    if target.suffix.lower() == SEG_ENDING:
-        from u2net_platform.imaging.dicom_seg import write_seg
-
-        write_seg(target, labels, names, series[0], one.version)
-    else:
-        write_labels(target, labels, names)
-
-
-def _read(one: Labeller, case: Case, uids: Sequence[str]) -> tuple[ImageVolume, list[Series]]:
-    """The image, and the series that it is from."""
-    folder = case.images[0]
-    if not folder.is_dir():
-        headers = [header for path in case.images if (header := read_header(path))]
-        one.predictor.require_room(sum(header.reading_bytes for header in headers), str(folder))
-        return read_image(case.images), []
-    modality = one.predictor.plugin.spec.modality
-    series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
-    one.predictor.require_room(sum(chosen.reading_bytes for chosen in series), str(folder))
-    return joined([read_series(one) for one in series], [one.uid for one in series]), series
 
 
 def failure_of(results: list[PredictedCase]) -> U2NetError | None:

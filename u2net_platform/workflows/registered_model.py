@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from u2net_platform.domains.discovery import load_plugin
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import DomainError, IncompatibleParts, InvalidDataset
-from u2net_platform.imaging.volume import LabelVolume, read_image, write_labels
+from u2net_platform.imaging.dicom import Series
+from u2net_platform.imaging.volume import LabelVolume
 from u2net_platform.inference.device import choose_device
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.bundle_parts import Parts, parts_of
-from u2net_platform.workflows.predict import find_cases
+from u2net_platform.workflows.predict import Labeller, find_cases
 
 if TYPE_CHECKING:
     import pandas
@@ -32,8 +33,8 @@ BUNDLE_FILE = "version.u2net"
 class RegisteredModel:
     """What is behind `predict` of an MLflow model."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
+    def __init__(self, labeller: Labeller) -> None:
+        self.labeller = labeller
 
     def predict(self, images: pandas.DataFrame) -> list[NDArray[np.uint8]] | pandas.DataFrame:
         """Label images, one a row.
@@ -48,17 +49,17 @@ class RegisteredModel:
             U2NetError: as `api.Model.predict`; the images before it have been written.
         """
         if "output" not in images:
-            return [self._labels(Path(path)).array for path in images["image"]]
-        names = self.predictor.plugin.spec.class_names
+            return [self._labels(Path(path))[0].array for path in images["image"]]
         for path, output in zip(images["image"], images["output"], strict=True):
-            write_labels(Path(output), self._labels(Path(path)), names)
+            self.labeller.write(Path(output), *self._labels(Path(path)))
         return images
 
-    def _labels(self, path: Path) -> LabelVolume:
+    def _labels(self, path: Path) -> tuple[LabelVolume, list[Series]]:
         cases = find_cases(path)
         if len(cases) > 1:
             raise InvalidDataset(f"{path} holds {len(cases)} cases", "Name one image a row.")
-        return self.predictor.predict(read_image(cases[0].images), str(path))
+        image, series = self.labeller.read(cases[0].images)
+        return self.labeller.predictor.predict(image, str(path)), series
 
 
 def _load_pyfunc(path: str) -> RegisteredModel:
@@ -72,7 +73,9 @@ def _load_pyfunc(path: str) -> RegisteredModel:
     contents = read_bundle(Path(path) / BUNDLE_FILE)
     parts = parts_of(contents, contents.manifest.version)
     plugin = _plugin(contents.manifest.version, parts)
-    return RegisteredModel(Predictor(parts.network, plugin, parts.plan, choose_device("auto")))
+    predictor = Predictor(parts.network, plugin, parts.plan, choose_device("auto"))
+    digests = {"backbone": parts.new.backbone_digest, "domain": parts.new.domain_digest}
+    return RegisteredModel(Labeller(predictor, contents.manifest.version, digests))
 
 
 def _plugin(version: str, parts: Parts) -> DomainPlugin:

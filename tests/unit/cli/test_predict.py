@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
@@ -8,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.cli.app import app
+from u2net_platform.imaging.volume import write_array
 
 
 def run(*arguments: str | Path) -> Result:
@@ -25,10 +27,55 @@ def test_predict_writes_a_label_file_and_says_where(added, bright_data, tmp_path
     result = run("predict", "--domain", "bright", "-i", image, "-o", target, "--json")
     assert result.exit_code == 0, result.output
     assert target.is_file()
-    assert json.loads(result.stdout)["data"] == {
-        "versions": ["bright:1"],
-        "cases": [{"case_id": "case_0", "domain": "bright", "output": str(target), "error": None}],
+    document = json.loads(result.stdout)["data"]
+    assert document["versions"] == ["bright:1"]
+    (case,) = document["cases"]
+    beside = json.loads((tmp_path / "mask.labels.json").read_text())
+    assert case == {
+        "case_id": "case_0",
+        "domain": "bright",
+        "output": str(target),
+        "error": None,
+        "volumes_ml": beside["volumes_ml"],
+        "warnings": [],
     }
+    record = added.find("bright:1")
+    assert beside["labels"] == {"0": "background", "1": "organ"}
+    assert beside["version"] == "bright:1"
+    assert beside["digests"] == {"backbone": record.backbone_digest, "domain": record.domain_digest}
+
+
+def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, tmp_path) -> None:
+    folder, out = tmp_path / "scans", tmp_path / "out"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}.nii.gz").write_bytes(
+            (bright_data / "imagesTr/case_0.nii.gz").read_bytes()
+        )
+    arguments = ("predict", "--domain", "bright", "-i", folder, "-o", out, "--json")
+    assert run(*arguments).exit_code == 0
+    (out / "b.nii.gz").unlink()
+    (out / "c.labels.json").unlink()  # written last: c was not finished
+    before = (out / "a.nii.gz").stat().st_mtime_ns
+    refused = run(*arguments)
+    assert refused.exit_code == 5 and "--skip-existing" in json.loads(refused.stdout)["hint"]
+    result = run(*arguments, "--skip-existing")
+    assert [one["case_id"] for one in json.loads(result.stdout)["data"]["cases"]] == ["b", "c"]
+    assert "were left: 1" in result.stderr
+    assert (out / "a.nii.gz").stat().st_mtime_ns == before
+    assert (out / "c.labels.json").exists()
+    assert run(*arguments, "--skip-existing", "--overwrite").exit_code == 2
+
+
+def test_what_looks_like_no_image_of_the_domain_is_warned_of(added, scan, tmp_path) -> None:
+    image, target = tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz"
+    coarse = replace(scan.grid, spacing_zyx_mm=(9.0, 9.0, 9.0))
+    write_array(image, scan.array - 1500, coarse)
+    result = run("predict", "--domain", "bright", "-i", image, "-o", target)
+    assert result.exit_code == 0, result.output
+    assert "it looks like a CT" in result.stderr
+    assert "9 x 9 x 9 mm" in result.stderr
+    assert "Labelled by bright:1" in result.stderr
 
 
 def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(

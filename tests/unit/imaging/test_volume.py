@@ -47,12 +47,15 @@ def test_labels_written_are_read_back_on_the_same_grid(
 ) -> None:
     labels = blob(any_grid)
     path = tmp_path / f"a.b{ending}"
-    write_labels(path, labels, ("organ",))
+    write_labels(path, labels, ("organ",), {"version": "heart:3"})
     read = read_labels(path)
     assert np.array_equal(read.array, labels.array)
     assert read.grid.matches(labels.grid)
     legend = json.loads((tmp_path / "a.b.labels.json").read_text())
-    assert legend == {"0": "background", "1": "organ"}
+    assert legend["labels"] == {"0": "background", "1": "organ"}
+    voxel_ml = np.prod(any_grid.spacing_zyx_mm) / 1000
+    assert legend["volumes_ml"] == {"organ": pytest.approx((labels.array == 1).sum() * voxel_ml)}
+    assert legend["version"] == "heart:3"
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 import SimpleITK
 import torch
+from torch import Tensor, nn
 
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import Prepared
@@ -86,8 +87,35 @@ def test_what_exists_is_replaced_only_on_request(bright_predictor, folder, tmp_p
     with pytest.raises(NotWritable, match=r"mask.nii.gz exists"):
         predict_paths(*arguments)
     assert (tmp_path / "mask.nii.gz").read_text() == "precious"
-    predict_paths(*arguments, overwrite=True)
+    predict_paths(*arguments, existing="replace")
     assert isinstance(read_labels(tmp_path / "mask.nii.gz"), LabelVolume)
+
+
+def test_nothing_found_is_warned_of_unless_the_domain_allows_it(
+    bright_predictor, folder, tmp_path
+) -> None:
+    bright_predictor.network = Nothing()
+
+    def warnings() -> tuple[str, ...]:
+        arguments = [Labeller(bright_predictor)], folder / "a.nii.gz", tmp_path / "out"
+        (found,) = predict_paths(*arguments, lambda _: None, existing="replace")
+        assert found.output == tmp_path / "out" / "a.nii.gz"  # a folder, as it has no ending
+        assert found.volumes_ml == {"organ": 0}
+        return found.warnings
+
+    (warning,) = warnings()
+    assert "no voxel of organ" in warning
+    plugin = bright_predictor.plugin
+    spec = plugin.spec.model_copy(update={"empty_labels": True})
+    bright_predictor.plugin = replace(plugin, spec=spec)
+    assert warnings() == ()
+
+
+class Nothing(nn.Module):
+    """Background everywhere."""
+
+    def forward(self, x: Tensor, domain: str) -> Tensor:
+        return torch.cat([torch.ones_like(x[:, :1]), torch.zeros_like(x[:, :1])], dim=1)
 
 
 @pytest.mark.parametrize("name", ["", "a.nii.gz"])
@@ -95,7 +123,7 @@ def test_an_output_that_is_the_input_is_refused(bright_predictor, folder, name: 
     before = (folder / "a.nii.gz").read_bytes()
     with pytest.raises(NotWritable, match="input and output"):
         predict_paths(
-            [Labeller(bright_predictor)], folder / name, folder / name, lambda _: None, True
+            [Labeller(bright_predictor)], folder / name, folder / name, lambda _: None, "replace"
         )
     assert (folder / "a.nii.gz").read_bytes() == before
 
@@ -203,7 +231,7 @@ def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
 ) -> None:
     third = write_series(study / "SE3", scan.array[0].round(), scan.grid, "MR")
     uid = pydicom.dcmread(next(third.iterdir())).SeriesInstanceUID
-    arguments = [Labeller(bright_predictor)], study, tmp_path / "a.dcm", lambda _: None, True
+    arguments = [Labeller(bright_predictor)], study, tmp_path / "a.dcm", lambda _: None, "replace"
     unclear = failure_of(predict_paths(*arguments))
     assert isinstance(unclear, AmbiguousSeries)
     assert failure_of(predict_paths(*arguments, series=(uid,))) is None
