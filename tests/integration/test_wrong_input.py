@@ -296,11 +296,11 @@ def test_a_bad_recipe_lists_its_faults(site, tmp_path: Path) -> None:
         refused([*command, "--recipe", tmp_path], "InvalidRecipe", 7, tmp_path)
         refused([*command, "--recipe", recipe], "InvalidRecipe", 7, recipe, "loss: ", "cycles: ")
         refused([*command, "--batch-voxels", "1"], "InvalidRecipe", 7, "batch_voxels: ")
-    refused(["train", "box", "--learning-rate", "-1"], "InvalidRecipe", 7, "learning_rate: ")
+    refused(["train", "box", "--set", "learning_rate=-1"], "InvalidRecipe", 7, "learning_rate: ")
 
 
 def test_a_run_that_diverges_says_so_and_leaves_no_process_behind(site) -> None:
-    flags = (*FAST, "--learning-rate", "1e30", "--workers", "1", "--cycles", "9")
+    flags = (*FAST, "--set", "learning_rate=1e30", "--workers", "1", "--cycles", "9")
     before = set(multiprocessing.active_children())  # joblib keeps its own for the next call
     result = u2net("train", "box", *flags)
     assert result.exit_code == 7, result.output

@@ -82,7 +82,6 @@ class RunOptions:
     cycles: Annotated[
         int | None, typer.Option(min=1, help="Each as many steps as there are domains.")
     ] = None
-    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None
     batch_voxels: BatchVoxels = None
     assignments: Assignments = None
     fold: Fold = 0
@@ -101,7 +100,6 @@ class RunOptions:
             self.recipe,
             self.assignments or (),
             cycles=self.cycles,
-            learning_rate=self.learning_rate,
             batch_voxels=self.batch_voxels,
         )
 

@@ -6,13 +6,13 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import BrokenPlugin
+from u2net_platform.errors import BrokenPlugin, DomainError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +72,21 @@ class DomainPlugin:
             postprocess=_hook(module, "postprocess"),
             code_digest=hashlib.sha256(code.read_bytes()).hexdigest(),
         )
+
+
+def with_hooks(
+    spec: DomainSpec, digest: str, load: Callable[[], DomainPlugin]
+) -> DomainPlugin | None:
+    """The plugin of this spec and digest: without hooks, or with those of the plugin that `load`
+    finds, where they are the ones; else None. What else that plugin declares does not matter."""
+    plain = DomainPlugin(spec, Path())
+    if plain.digest == digest:
+        return plain
+    try:
+        found = replace(load(), spec=spec)
+    except DomainError:
+        return None
+    return found if found.digest == digest else None
 
 
 def _hook(module: ModuleType, name: str) -> Any:

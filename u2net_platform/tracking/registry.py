@@ -137,11 +137,15 @@ class Registry:
     def set_alias(self, alias: Alias) -> bool:
         """Let an alias name what is in service; whether it did not do so before.
 
+        Nothing is done for a version that is not registered: whoever registers it sets its aliases.
+
         Raises:
             CatalogUnreachable: MLflow keeps names such as `latest` for itself.
         """
         name = model_name(alias.domain)
-        number = self.versions(alias.domain)[alias.version].number
+        if (version := self.versions(alias.domain).get(alias.version)) is None:
+            return False
+        number = version.number
         with answering(self._uri):
             there = self._client.get_registered_model(name).aliases.get(alias.name)
             if str(there) == number:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,22 +51,25 @@ class Recipe(BaseModel):
     def load(cls, source: str, assignments: Sequence[str] = (), **overrides: Any) -> Recipe:
         """A bundled recipe by name, or one from a TOML file; overrides that are None do nothing.
 
-        A learning rate among them is that of dense networks too.
+        A learning rate that is given is that of dense networks too.
         assignments: more overrides as text, such as `temperature=2` or `augmentation.elastic=0`.
 
         Raises:
             InvalidRecipe: there is none, or it breaks the schema; all faults at once.
         """
-        content = _content(source) | {k: v for k, v in overrides.items() if v is not None}
-        if overrides.get("learning_rate") is not None:
-            content.pop("dense_learning_rate", None)
+        changes = {key: value for key, value in overrides.items() if value is not None}
+        content = _content(source) | changes
         for text in assignments:
             _assign(content, text)
+        given = {*changes, *(text.partition("=")[0].strip() for text in assignments)}
+        if "learning_rate" in given and "dense_learning_rate" not in given:
+            content.pop("dense_learning_rate", None)
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             raise InvalidRecipe(
-                f"the recipe {source} has faults:\n{list_faults(error)}", "Correct each of them."
+                f"the recipe {source} has faults:\n{list_faults(error)}",
+                f"Correct each of them. The keys are: {', '.join(_keys(cls))}.",
             ) from error
 
     @field_validator("temperature")
@@ -82,6 +85,14 @@ class Recipe(BaseModel):
         return self.model_copy(update={"learning_rate": self.dense_learning_rate})
 
 
+def _keys(model: type[BaseModel], table: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{table}{name}.")
+        else:
+            yield f"{table}{name}"
+
+
 def _assign(content: dict[str, Any], text: str) -> None:
     path, equals, value = text.partition("=")
     *tables, key = path.strip().split(".")
@@ -90,7 +101,7 @@ def _assign(content: dict[str, Any], text: str) -> None:
     for name in tables:
         content = content.setdefault(name, {})
         if not isinstance(content, dict):
-            raise InvalidRecipe(f"{name} of {text!r} is no table", "See the keys: ARCHITECTURE.md.")
+            raise InvalidRecipe(f"{name} of {text!r} is no table", "Name a key of the recipe.")
     try:
         content[key] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

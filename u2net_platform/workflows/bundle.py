@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.domains.spec import list_faults
-from u2net_platform.errors import DomainError, IncompatibleParts
+from u2net_platform.domains.plugin import with_hooks
+from u2net_platform.domains.spec import DomainSpec, list_faults
+from u2net_platform.errors import IncompatibleParts
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import load_added
 from u2net_platform.workflows.bundle_file import read_bundle, write_bundle
@@ -99,8 +99,7 @@ def import_bundle(
     contents = read_bundle(path, trusted)
     parts = parts_of(contents, str(path))
     catalog, store = Catalog.open(settings.database_url), WeightStore(settings.weights_dir)
-    plain = DomainPlugin(parts.spec, Path())
-    _require_plugin(settings, catalog, plain, parts.new.plugin_digest, path)
+    _require_plugin(settings, catalog, parts.spec, parts.new.plugin_digest, path)
     for tensors in parts.weights.values():
         store.put(tensors)
     # Files are there; now the rows.
@@ -126,18 +125,12 @@ def _provenance(record: VersionRecord, run: RunRecord) -> Provenance:
 
 
 def _require_plugin(
-    settings: Settings, catalog: Catalog, plain: DomainPlugin, digest: str, path: Path
+    settings: Settings, catalog: Catalog, spec: DomainSpec, digest: str, path: Path
 ) -> None:
-    if plain.digest == digest:
-        return
-    try:
-        found = load_added(plain.name, settings, catalog).digest
-    except DomainError:
-        found = None
-    if found != digest:
+    if with_hooks(spec, digest, lambda: load_added(spec.name, settings, catalog)) is None:
         raise IncompatibleParts(
             f"{path} was made with a plugin's code that this machine does not have",
-            f"Get that plugin, read its code, and add it: u2net domain add {plain.name} --path "
+            f"Get that plugin, read its code, and add it: u2net domain add {spec.name} --path "
             "FOLDER; then import again.",
         )
 

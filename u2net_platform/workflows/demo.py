@@ -30,9 +30,15 @@ from u2net_platform.testing.phantoms import PHANTOMS, write_phantom, write_phant
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Watcher
 from u2net_platform.workflows.add_domain import add_domain, data_dir_of
-from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, sheet_rows
+from u2net_platform.workflows.evaluate import (
+    cases_of,
+    evaluate_cases,
+    keep_test_scores,
+    sheet_rows,
+)
 from u2net_platform.workflows.new_domain import write_plugin
 from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
+from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import Request
 from u2net_platform.workflows.train import Finished, start
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
@@ -116,6 +122,7 @@ def run_demo(options: DemoOptions, narrator: Narrator) -> DemoResult:
         loaded = load_predictor(settings, version.reference, choose_device(options.device))
         results.append(_evaluate(catalog, loaded, narrator))
         rows += sheet_rows(loaded, cases_of(catalog, loaded.record, "test")[:SHEET_CASES])
+    keep_registered(settings, names, narrator.on_note)
     predictions = options.directory / "predictions"
     _predict(settings, catalog, adapted.versions[0], predictions, options.device, narrator)
     sheet = options.directory / "sheet.png"
@@ -241,8 +248,7 @@ def _evaluate(catalog: Catalog, loaded: LoadedVersion, narrator: Narrator) -> Do
         loaded.predictor, loaded.plugin, cases, record.reference, narrator.on_case
     )
     mean = report.mean()
-    scores = {"test": mean.model_dump(mode="json")}
-    catalog.versions.add_metrics(record.domain, record.number, scores)
+    keep_test_scores(catalog, record, report)
     return DomainResult(
         record.reference,
         mean.overall.dice or 0.0,

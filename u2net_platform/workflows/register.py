@@ -137,8 +137,6 @@ def _set_aliases(registry: Registry, catalog: Catalog, domain: str, done: Regist
     for one in catalog.deployments.current(domain):
         alias = Alias(domain, one.slot.alias, one.slot.site, one.version)
         name = f"{model_name(domain)}@{alias.name}"
-        if one.version in done.failed:
-            continue
         try:
             done.aliases += [name] if registry.set_alias(alias) else []
         except TrackingDown:

@@ -5,7 +5,6 @@ MLflow keeps a bundle and the name of this module, and calls `_load_pyfunc`. Not
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from u2net_platform.domains.discovery import load_plugin
-from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import DomainError, IncompatibleParts, InvalidDataset
+from u2net_platform.domains.plugin import DomainPlugin, with_hooks
+from u2net_platform.errors import IncompatibleParts, InvalidDataset
 from u2net_platform.imaging.dicom import Series
 from u2net_platform.imaging.volume import LabelVolume
 from u2net_platform.inference.device import choose_device
@@ -80,15 +79,9 @@ def _load_pyfunc(path: str) -> RegisteredModel:
 
 def _plugin(version: str, parts: Parts) -> DomainPlugin:
     """The bundle's spec, with hooks from disk where the version was made with some."""
-    spec, digest = parts.spec, parts.new.plugin_digest
-    plain = DomainPlugin(spec, Path())
-    if plain.digest == digest:
-        return plain
-    try:
-        found = replace(load_plugin(spec.name, Settings()), spec=spec)
-    except DomainError:
-        found = plain
-    if found.digest != digest:
+    name = parts.spec.name
+    found = with_hooks(parts.spec, parts.new.plugin_digest, lambda: load_plugin(name, Settings()))
+    if found is None:
         raise IncompatibleParts(
             f"{version} was made with a plugin's code that this machine does not have: "
             "MLflow carries none",

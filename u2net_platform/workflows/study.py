@@ -22,6 +22,7 @@ from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Watcher
 from u2net_platform.workflows.evaluate import evaluate_test
+from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import Request, request_of
 from u2net_platform.workflows.train import OnPrepare, resume, start
 
@@ -123,6 +124,7 @@ def run_study(
             )
         versions = [version for run in runs for version in catalog.versions.by_run(run.id)]
         versions = [_evaluated(settings, study, version, on_case) for version in versions]
+        keep_registered(settings, {one.domain for one in versions}, watcher.on_note)
         cases |= {one.domain: one.metrics["test"]["cases"] for one in versions}
         modes.append(_result(study, mode, runs, versions))
     return StudyResult(study, cases, tuple(modes))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
@@ -11,9 +10,9 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
-from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.plugin import DomainPlugin, with_hooks
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import DomainError, IncompatibleParts
+from u2net_platform.errors import IncompatibleParts
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
@@ -74,20 +73,13 @@ def load_network(store: WeightStore, record: VersionRecord) -> UniversalUNet:
 def _plugin(settings: Settings, catalog: Catalog, record: VersionRecord) -> DomainPlugin:
     """The version's own spec, with hooks from disk only where they are those it was made with."""
     spec = DomainSpec.parse(record.spec, f"the spec of {record.reference}")
-    plain = DomainPlugin(spec, Path())
-    if plain.digest == record.plugin_digest:
-        return plain
-    try:
-        found = load_added(record.domain, settings, catalog)
-    except DomainError as error:
+    plugin = with_hooks(
+        spec, record.plugin_digest, lambda: load_added(record.domain, settings, catalog)
+    )
+    if plugin is None:
         raise IncompatibleParts(
-            f"{record.reference} needs its plugin's code, which cannot be loaded: {error.message}",
-            "Put back the plugin that it was trained with: u2net domain add --help",
-        ) from error
-    plugin = replace(found, spec=spec)
-    if plugin.digest != record.plugin_digest:
-        raise IncompatibleParts(
-            f"{found.directory} does not hold the code that {record.reference} was trained with",
-            "Put back that plugin.py, or train a new version with the one that is there.",
+            f"{record.reference} was trained with a plugin's code that is not on this machine",
+            "Put back that plugin (u2net domain add --help), or train a new version with the one"
+            " that is there.",
         )
     return plugin

@@ -54,6 +54,7 @@ def test_all_faults_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidRecipe) as caught:
         Recipe.load(str(file))
+    assert "clip_norm" in caught.value.hint and "augmentation.elastic" in caught.value.hint
     for fault in ("loss", "learning_rate", "cycles", "colour", "elastic", str(file)):
         assert fault in caught.value.message
 
@@ -77,5 +78,9 @@ def test_dense_networks_have_a_rate_of_their_own_unless_one_is_given_for_the_run
     assert recipe.dense_learning_rate < recipe.learning_rate
     given = Recipe.load("default", learning_rate=0.1)
     assert given.suited_to("dense").learning_rate == 0.1
+    given = Recipe.load("default", ["learning_rate=0.1"])
+    assert given.suited_to("dense").learning_rate == 0.1
+    both = Recipe.load("default", ["learning_rate=0.1", "dense_learning_rate=0.2"])
+    assert both.suited_to("dense").learning_rate == 0.2
     paper = Recipe.load("paper")
     assert paper.suited_to("dense") == paper

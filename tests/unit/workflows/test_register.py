@@ -63,11 +63,14 @@ def test_what_a_run_at_work_has_published_is_left_to_it(
 ) -> None:
     version, catalog = publish_bright(), Catalog.open(settings.database_url)
     catalog.runs.update(version.run_id, "running", 1)
+    catalog.deployments.deploy(Slot(domain="bright"), 1, "me", force=True)
     with exclusive(settings.runs_dir / version.run_id / LOCK_FILE):
         done = register(settings, ["bright"])
-        assert (done.registered, done.failed) == ({}, {})
+        assert (done.registered, done.aliases, done.failed) == ({}, [], {})
         catalog.runs.update(version.run_id, "completed", 2)  # it registers under its own lock
-        assert register(settings, ["bright"]).registered == {"bright:1": "u2net-bright/1"}
+        done = register(settings, ["bright"])
+        assert done.registered == {"bright:1": "u2net-bright/1"}
+        assert done.aliases == ["u2net-bright@champion"]
 
 
 def test_scores_and_aliases_follow_the_catalog(
