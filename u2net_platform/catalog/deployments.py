@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
-from u2net_platform.catalog.records import EVERYTHING, DeploymentRecord, Page, Slot
+from u2net_platform.catalog.records import EVERYTHING, DeploymentRecord, Page, Slot, is_evaluated
 from u2net_platform.catalog.references import NAME
 from u2net_platform.catalog.tables import DeploymentRow, RunRow, VersionRow
 from u2net_platform.catalog.versions import find_version
@@ -42,7 +42,8 @@ class Deployments:
 
         Raises:
             UnknownDomain, UnknownRecord: there is no such version.
-            NotEvaluated: it has no test scores, and `force` is not given.
+            NotEvaluated: it has scores neither of test cases nor of other data, and `force` is not
+                given.
             InvalidSlot: alias, site or actor is no name.
         """
         _require_names(slot, actor)
@@ -51,7 +52,7 @@ class Deployments:
             # The domain's row is held, so that changes of a slot come one after the other.
             find_domain(session, slot.domain, hold=True)
             version = find_version(session, slot.domain, number)
-            evaluated = "test" in version.metrics
+            evaluated = is_evaluated(version.metrics)
             if not evaluated and not force:
                 raise _not_evaluated(session, version)
             before = _newest(session, slot)
@@ -192,7 +193,8 @@ def _not_evaluated(session: Session, version: VersionRow) -> NotEvaluated:
     if run is not None and run.fold is None:
         return NotEvaluated(
             f"{reference} learned from every case, so none is left to test it on",
-            "Deploy it as it is, marked: --force",
+            f"Score it on other data: u2net evaluate {reference} --cases all --data FOLDER --keep"
+            " NAME; or deploy it as it is, marked: --force",
         )
     return NotEvaluated(
         f"{reference} was never evaluated on its test cases",

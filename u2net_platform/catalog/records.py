@@ -26,6 +26,15 @@ def digest_of_json(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def scores_key(on: str | None) -> str:
+    """Where a version's metrics have the means of test cases, or of another data set by name."""
+    return "test" if on is None else f"external/{on}"
+
+
+def is_evaluated(metrics: dict[str, Any]) -> bool:
+    return any(key == "test" or key.startswith("external/") for key in metrics)
+
+
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

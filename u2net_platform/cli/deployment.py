@@ -75,16 +75,20 @@ def promote(
             "of one class as posterior.dice; `current` is the score of what is in service.",
         ),
     ],
+    on: Annotated[
+        str | None, typer.Option(help="On these scores instead: of `evaluate --keep NAME`.")
+    ] = None,
     alias: Alias = "champion",
     site: Site = None,
     by: By = None,
     _json: Json = False,
 ) -> None:
-    """Deploy a version if its test scores meet a rule; else end with code 6, and say which do not.
+    """Deploy a version if its scores meet a rule; else end with code 6, and say which do not.
 
     \b
     Examples:
       u2net model promote heart:3 --if "dice >= 0.9"
+      u2net model promote heart:3 --if "dice >= 0.85" --on ward_north
       u2net model promote hippocampus --if "dice >= current and posterior.hd95_mm < 3"
     """
     from u2net_platform.workflows.promote import promote as promote_if
@@ -92,7 +96,7 @@ def promote(
     catalog, began = _catalog(), datetime.now(UTC)
     record = catalog.find(version)
     slot = _slot(record.domain, alias, site)
-    _emit(promote_if(catalog, record, slot, rule, _actor(by)), began)
+    _emit(promote_if(catalog, record, slot, rule, _actor(by), on), began)
 
 
 def history(

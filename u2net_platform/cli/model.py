@@ -29,6 +29,18 @@ def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _shown(metrics: dict[str, Any]) -> str:
+    """Means over cases of each class; other figures as they are."""
+    if "classes" not in metrics:
+        return ", ".join(f"{key} {value}" for key, value in metrics.items())
+    lines = [
+        f"{name}: Dice {_score(one.get('dice'))}, HD95 {_score(one.get('hd95_mm'))} mm,"
+        f" surface Dice {_score(one.get('surface_dice'))}"
+        for name, one in [*metrics["classes"].items(), ("mean", metrics["overall"])]
+    ]
+    return "\n".join([*lines, f"cases: {metrics.get('cases', '-')}"])
+
+
 VERSIONS: dict[str, Callable[[VersionRecord], object]] = {
     "version": lambda one: one.reference,
     "backbone": lambda one: one.backbone_digest[:12],
@@ -255,7 +267,8 @@ def _details(data: dict[str, Any]) -> Table:
         "MLflow run": run.mlflow_run_id or "-",
         "patch z y x": " ".join(map(str, one.plan["patch_zyx"])),
         "spacing z y x, mm": " ".join(f"{side:g}" for side in one.plan["spacing_zyx_mm"]),
-        "metrics": str(one.metrics),
+        "recipe": ", ".join(f"{key}={value}" for key, value in run.recipe.items()),
+        **{f"scores: {name}": _shown(value) for name, value in sorted(one.metrics.items())},
     }
     for key, value in rows.items():
         table.add_row(key, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,6 +125,10 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(help="A .png file: the five worst cases, found beside true.")
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Keep the means under this name, with --cases all --data FOLDER."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
     device: Device = "auto",
     mirror: Mirror = False,
@@ -131,22 +136,26 @@ def evaluate(
 ) -> None:
     """Score a version: Dice, HD95 and surface Dice per class, with failures counted.
 
-    Scores of all test cases are kept with the version in the catalog.
+    Scores of all test cases are kept with the version in the catalog; those of another data set
+    under the name of --keep. `model promote` and `model deploy` go by them.
 
     \b
     Examples:
       u2net evaluate heart
       u2net evaluate heart:3 --cases validation --output scores.csv
       u2net evaluate heart --pictures worst.png
+      u2net evaluate heart --cases all --data WardNorth --keep ward_north
     """
     from u2net_platform.catalog.catalog import Catalog
+    from u2net_platform.catalog.references import NAME
     from u2net_platform.files import write_text
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.evaluate import (
         cases_of,
         evaluate_cases,
-        keep_test_scores,
+        keep_scores,
+        require_other_data,
         sheet_rows,
     )
     from u2net_platform.workflows.predict import cases_failed
@@ -154,16 +163,24 @@ def evaluate(
     from u2net_platform.workflows.versions import load_predictor
 
     settings = Settings()
+    if keep and (cases is not Part.all or data is None or limit or mirror):
+        raise typer.BadParameter(
+            "--keep is for --cases all --data FOLDER, without --limit and --mirror"
+        )
+    if keep and not re.fullmatch(NAME, keep):
+        raise typer.BadParameter(f"--keep {keep}: small letters, digits, - and _, a letter first")
     _check_ending(output, ".json", ".csv")
     _check_ending(pictures, ".png")
     loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
     record = loaded.record
     catalog = Catalog.open(settings.database_url)
     chosen = cases_of(catalog, record, cases.value, data)[:limit]
+    if keep and data and (alike := require_other_data(catalog, record, data, chosen)):
+        talk(f"{alike} cases have names that it has learned from; are they of other patients?")
     with progress(f"Evaluating {record.reference}", len(chosen)) as done:
         report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
-    if cases is Part.test and data is None and limit is None and not mirror:
-        keep_test_scores(catalog, record, report)
+    if keep or (cases is Part.test and data is None and limit is None and not mirror):
+        keep_scores(catalog, record, report, keep)
         keep_registered(settings, [record.domain], talk)
     if output:
         write_text(output, _document(report, output))

@@ -20,7 +20,7 @@ from u2net_platform.errors import IncompatibleParts
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import load_added
 from u2net_platform.workflows.bundle_file import read_bundle, write_bundle
-from u2net_platform.workflows.bundle_parts import Fingerprint, Provenance, parts_of
+from u2net_platform.workflows.bundle_parts import Fingerprint, Metrics, Provenance, parts_of
 from u2net_platform.workflows.model_card import model_card
 from u2net_platform.workflows.verify import take_probe
 from u2net_platform.workflows.versions import load_network
@@ -67,12 +67,14 @@ def export_bundle(
     run = catalog.runs.get(record.run_id)
     probe = record.probe or take_probe(load_network(store, record), record.domain, store)
     provenance = _provenance(record.model_copy(update={"probe": probe}), run)
+    # Scores on other data are of who has those.
+    metrics = {key: one for key, one in record.metrics.items() if key in Metrics.model_fields}
     members = {
         "backbone.safetensors": _weights(store, record.backbone_digest),
         "domain.safetensors": _weights(store, record.domain_digest),
         "spec.json": _json(record.spec),
         "plan.json": _json(record.plan),
-        "metrics.json": _json(record.metrics),
+        "metrics.json": _json(metrics),
         "probe.safetensors": _weights(store, probe["input"]),
         "provenance.json": provenance.model_dump_json(indent=2).encode(),
         "README.md": model_card(record, run, pictures is not None).encode(),

@@ -33,7 +33,7 @@ from u2net_platform.workflows.add_domain import add_domain, data_dir_of
 from u2net_platform.workflows.evaluate import (
     cases_of,
     evaluate_cases,
-    keep_test_scores,
+    keep_scores,
     sheet_rows,
 )
 from u2net_platform.workflows.new_domain import write_plugin
@@ -248,7 +248,7 @@ def _evaluate(catalog: Catalog, loaded: LoadedVersion, narrator: Narrator) -> Do
         loaded.predictor, loaded.plugin, cases, record.reference, narrator.on_case
     )
     mean = report.mean()
-    keep_test_scores(catalog, record, report)
+    keep_scores(catalog, record, report)
     return DomainResult(
         record.reference,
         mean.overall.dice or 0.0,

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.catalog.records import VersionRecord, scores_key
 from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.domains.plugin import DomainPlugin
@@ -24,6 +24,7 @@ from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import data_dir_of
+from u2net_platform.workflows.learned_cases import learned_cases
 from u2net_platform.workflows.predict import named
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
@@ -62,6 +63,23 @@ def cases_of(
     return cases
 
 
+def require_other_data(
+    catalog: Catalog, record: VersionRecord, directory: Path, cases: Sequence[Case]
+) -> int:
+    """How many cases of another data set have names that the version has learned from.
+
+    Raises:
+        InvalidDataset: it is the data set that the version was trained on.
+    """
+    known = catalog.domains.get(record.domain).data_dir
+    if known is not None and Path(known).resolve() == directory.resolve():
+        raise InvalidDataset(
+            f"{record.reference} has learned from cases of {directory}",
+            "Name a data set that it has never seen; its test cases are scored without --data.",
+        )
+    return len(learned_cases(catalog, [record])[record.domain] & {case.id for case in cases})
+
+
 def evaluate_test(
     settings: Settings, reference: str, device: torch.device, on_case: Callable[[str], None]
 ) -> VersionRecord:
@@ -75,12 +93,14 @@ def evaluate_test(
     cases = cases_of(catalog, loaded.record, "test")
     reference = loaded.record.reference
     report = evaluate_cases(loaded.predictor, loaded.plugin, cases, reference, on_case)
-    return keep_test_scores(catalog, loaded.record, report)
+    return keep_scores(catalog, loaded.record, report)
 
 
-def keep_test_scores(catalog: Catalog, record: VersionRecord, report: Report) -> VersionRecord:
-    """Add the means of all test cases to a version's metrics."""
-    metrics = {"test": report.mean().model_dump(mode="json")}
+def keep_scores(
+    catalog: Catalog, record: VersionRecord, report: Report, on: str | None = None
+) -> VersionRecord:
+    """Add the means of all test cases, or of another data set of a name, to a version's metrics."""
+    metrics = {scores_key(on): report.mean().model_dump(mode="json")}
     return catalog.versions.add_metrics(record.domain, record.number, metrics)
 
 

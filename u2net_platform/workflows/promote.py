@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import DeploymentRecord, Slot, VersionRecord
-from u2net_platform.errors import InvalidRule, RuleNotMet, UnknownRecord
+from u2net_platform.catalog.records import DeploymentRecord, Slot, VersionRecord, scores_key
+from u2net_platform.errors import InvalidRule, NotEvaluated, RuleNotMet, UnknownRecord
+
+Scores = dict[str, Any]  # `Report.mean`, as JSON
 
 CURRENT = "current"  # on the right side of a condition: what is in service now
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -37,28 +39,44 @@ class Condition:
 
 
 def promote(
-    catalog: Catalog, version: VersionRecord, slot: Slot, rule: str, actor: str
+    catalog: Catalog,
+    version: VersionRecord,
+    slot: Slot,
+    rule: str,
+    actor: str,
+    on: str | None = None,
 ) -> DeploymentRecord:
     """Deploy a version where all conditions of the rule hold; the rule becomes the reason.
 
-    Where nothing is in service, conditions against it hold.
+    Where nothing is in service, or nothing that has these scores, conditions against it hold.
+
+    on: the name of another data set, whose scores count instead of those of test cases.
 
     Raises:
         InvalidRule: the rule cannot be read, or a class or score in it is not among the version's.
         RuleNotMet: with every condition that does not hold, and the score.
-        NotEvaluated: the version has no test scores.
+        NotEvaluated: the version has no such scores.
         InvalidSlot: as `Deployments.deploy`.
     """
     conditions = parse_rule(rule)
+    key = scores_key(on)
+    if key not in version.metrics:
+        raise NotEvaluated(
+            f"{version.reference} has no scores of {on or 'test cases'}",
+            f"Evaluate it: u2net evaluate {version.reference}"
+            + (f" --cases all --data FOLDER --keep {on}" if on else ""),
+        )
+    scores = version.metrics[key]
     current = _in_service(catalog, slot)
-    if "test" in version.metrics:
-        broken = [text for one in conditions if (text := _broken(one, version, current))]
-        if broken:
-            raise RuleNotMet(
-                f"{version.reference} stays out of service as {slot}: {'; '.join(broken)}",
-                "Train a better one, or change the rule; or deploy it without: u2net model deploy",
-            )
-    return catalog.deployments.deploy(slot, version.number, actor, f"promoted: {rule}")
+    others = current.metrics.get(key) if current else None
+    broken = [text for one in conditions if (text := _broken(one, scores, others))]
+    if broken:
+        raise RuleNotMet(
+            f"{version.reference} stays out of service as {slot}: {'; '.join(broken)}",
+            "Train a better one, or change the rule; or deploy it without: u2net model deploy",
+        )
+    reason = f"promoted: {rule}" + (f" on {on}" if on else "")
+    return catalog.deployments.deploy(slot, version.number, actor, reason)
 
 
 def parse_rule(rule: str) -> list[Condition]:
@@ -88,13 +106,12 @@ def _in_service(catalog: Catalog, slot: Slot) -> VersionRecord | None:
         return None
 
 
-def _broken(one: Condition, version: VersionRecord, current: VersionRecord | None) -> str:
+def _broken(one: Condition, scores: Scores, current: Scores | None) -> str:
     """Why the condition does not hold; empty if it does."""
-    score, bound = _score(one, version), one.bound
+    score = _score(one, scores)
+    bound = one.bound
     if bound is None:
-        if current is None or "test" not in current.metrics:
-            return ""
-        bound = _score(one, current)
+        bound = _score(one, current) if current else None
         if bound is None:
             return ""
     if score is not None and COMPARISONS[one.comparison](score, bound):
@@ -102,13 +119,12 @@ def _broken(one: Condition, version: VersionRecord, current: VersionRecord | Non
     return f"{one.text} does not hold ({'no score' if score is None else f'{score:.4g}'})"
 
 
-def _score(one: Condition, version: VersionRecord) -> float | None:
-    test: dict[str, Any] = version.metrics["test"]
-    scores = test["overall"] if one.label is None else test["classes"].get(one.label)
+def _score(one: Condition, means: Scores) -> float | None:
+    scores = means["overall"] if one.label is None else means["classes"].get(one.label)
     if scores is None:
         raise InvalidRule(
-            f"{version.reference} has no class {one.label!r}",
-            f"Its classes are {', '.join(test['classes'])}.",
+            f"There are no scores of a class {one.label!r}",
+            f"The classes are {', '.join(means['classes'])}.",
         )
     value = scores.get(one.metric)
     return None if value is None else float(value)

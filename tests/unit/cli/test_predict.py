@@ -1,5 +1,7 @@
 import csv
 import json
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +128,31 @@ def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
     assert "organ" in result.stdout
     assert "1 cases, 0 failed" in result.stdout
     assert added.versions.get("bright", 1).metrics == {}
+
+
+def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_service(
+    added, bright_data, tmp_path
+) -> None:
+    deploy = ("model", "deploy", "bright:1")
+    assert run(*deploy).exit_code == 6
+    other = tmp_path / "ward"
+    shutil.copytree(bright_data, other)
+    evaluate = ("evaluate", "bright", "--cases", "all", "--data")
+    own = run(*evaluate, bright_data, "--keep", "ward", "--json")
+    assert (own.exit_code, json.loads(own.stdout)["error_code"]) == (4, "InvalidDataset")
+    assert run("evaluate", "bright", "--keep", "ward").exit_code == 2
+    assert run(*evaluate, other, "--keep", "The Ward").exit_code == 2
+    result = run(*evaluate, other, "--keep", "ward", "--json")
+    assert result.exit_code == 0, result.output
+    assert "8 cases have names" in result.stderr
+    mean = json.loads(result.stdout)["data"]["mean"]
+    assert added.find("bright:1").metrics == {"external/ward": mean}
+    assert run(*deploy).exit_code == 0
+    assert "external/ward" in run("model", "show", "bright:1").stdout
+    bundle = tmp_path / "bright.u2net"
+    assert run("model", "export", "bright:1", "-o", bundle).exit_code == 0
+    with zipfile.ZipFile(bundle) as members:
+        assert json.loads(members.read("metrics.json")) == {}
 
 
 def test_a_report_format_that_is_not_written_is_refused_at_once(added, tmp_path) -> None:

@@ -79,6 +79,19 @@ def test_a_version_that_was_never_evaluated_is_not_promoted(catalog: Catalog) ->
         promote(catalog, catalog.find("bright:3"), SLOT, "dice >= 0", "ann")
 
 
+def test_scores_of_another_data_set_may_count_instead(catalog: Catalog) -> None:
+    with pytest.raises(NotEvaluated, match="ward"):
+        promote(catalog, catalog.find("bright:3"), SLOT, "dice >= 0.5", "ann", on="ward")
+    catalog.versions.add_metrics("bright", 3, {"external/ward": scores(0.6, 3)["test"]})
+    with pytest.raises(RuleNotMet, match=r"\(0\.6\)"):
+        promote(catalog, catalog.find("bright:3"), SLOT, "dice >= 0.7", "ann", on="ward")
+    promote(catalog, catalog.find("bright:1"), SLOT, "dice >= 0.5", "ann")
+    # What is in service has no scores there: a condition against it holds.
+    done = promote(catalog, catalog.find("bright:3"), SLOT, "dice >= current", "ann", on="ward")
+    assert (done.version, done.forced) == ("bright:3", False)
+    assert done.reason == "promoted: dice >= current on ward"
+
+
 @pytest.mark.parametrize(
     "rule", ["", "dice", "dice >= x", "speed > 1", "dice >= 0.9 or dice < 1", "spleen.dice > 0"]
 )
