@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from u2net_platform.files import storage_errors
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
 from u2net_platform.tracking.recorder import Outcome
 
 OUTBOX_FILE = "outbox.jsonl"
-COPIES = re.compile(r"outbox-[0-9a-f]{32}")  # folders of files that wait, by their uuid4
 REST_SECONDS = 30.0  # between attempts while the server is down
 REST_FACTOR = 10  # and this many times as long as the last one took, so that training goes on
 SYNC_HINT = "Send it once the server is up: u2net model sync"
@@ -75,14 +71,6 @@ class OutboxRecorder:
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as an artifact of this name."""
         self._tell({"call": "log_text", "text": text, "name": name})
-
-    def log_artifact(self, path: Path) -> None:
-        """Keep a copy of a file, as it is now."""
-        copy = self._file.with_name(f"outbox-{uuid4().hex}") / path.name
-        with storage_errors(copy):
-            copy.parent.mkdir(parents=True)
-            shutil.copy(path, copy)
-        self._tell({"call": "log_artifact", "path": str(copy.resolve())})
 
     def finish(self, status: Outcome) -> None:
         """Say how the run ended."""
@@ -139,18 +127,13 @@ class OutboxRecorder:
             elif same[-1] is entries[-1]:  # else the run was resumed after that end
                 recorder.finish(same[-1]["status"])
         self._file.unlink(missing_ok=True)
-        for folder in self._file.parent.glob("outbox-*"):
-            if COPIES.fullmatch(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _send_one(recorder: MLflowRecorder, call: str, entry: Entry) -> None:
     if call == "log_params":
         recorder.log_params(entry["params"])
-    elif call == "log_text":
-        recorder.log_text(entry["text"], entry["name"])
     else:
-        recorder.log_artifact(Path(entry["path"]))
+        recorder.log_text(entry["text"], entry["name"])
 
 
 def _entries(file: Path) -> Iterator[Entry]:
