@@ -128,8 +128,9 @@ def exclusive(lock: Path, wait: bool = False) -> Iterator[None]:
 def is_held(lock: Path) -> bool:
     """Whether a process holds a lock file, as `exclusive` does."""
     try:
-        with lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, as on NFS an exclusive lock needs a file that is open for writing.
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
