@@ -91,11 +91,11 @@ server {{
 class DeploymentConfig(BaseModel):
     """hosts: names and addresses of the coordinator. sites: Flower's node by name, once known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A file that an earlier program wrote holds `public_port` as well.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     hosts: tuple[str, ...]
     port: int
-    public_port: int
     sites: dict[str, int | None] = {}
 
 
@@ -383,7 +383,7 @@ def init_deployment(
         folder / "flower" / "config.toml",
         "\n".join([f'[superlink]\ndefault = "{LINK}"\n\n[superlink.{LINK}]', *lines]) + "\n",
     )
-    config = DeploymentConfig(hosts=every, port=port, public_port=public_port)
+    config = DeploymentConfig(hosts=every, port=port)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2))
     return Created(folder, bundle_digest(folder), nginx)
 
