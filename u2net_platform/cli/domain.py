@@ -220,14 +220,13 @@ def plan(
         planned = plan_domain(
             settings.prepared_dir, plugin, directory, splitter(fold), budget, on_case
         )
-    digest = catalog.domains.keep_plan(planned.plan.model_dump(mode="json"))
     emit(
         {
             "domain": name,
             "classes": ("background", *plugin.spec.class_names),
             "fingerprint": planned.fingerprint,
             "plan": planned.plan,
-            "digest": digest,
+            "digest": planned.plan.digest,
             "batch_voxels": budget,
             "declared": sorted(plugin.spec.plan.model_fields_set),
         },
