@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks that end with their process."""
+"""Files that are there whole or not at all, or grow by lines; locks that end with their process."""
 
 from __future__ import annotations
 
@@ -95,6 +95,19 @@ def write_secret(target: Path, content: bytes) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
+            os.fsync(file.fileno())
+
+
+def append_line(target: Path, line: str, sync: bool = True) -> None:
+    """Add a line to a text file, on disk when this returns unless `sync` is false.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be added; the lines before are still there.
+    """
+    with storage_errors(target), target.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        if sync:
             os.fsync(file.fileno())
 
 

@@ -8,14 +8,13 @@ loses nothing; and as `MLflowRecorder` passes over what has arrived, nothing is 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from u2net_platform.files import storage_errors
+from u2net_platform.files import append_line, storage_errors
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
 from u2net_platform.tracking.recorder import Outcome
 
@@ -86,12 +85,10 @@ class OutboxRecorder:
     def _tell(self, entry: Entry) -> None:
         with storage_errors(self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as file:
-                # The line break comes first, lest it join a line that a power cut left torn.
-                file.write(f"\n{json.dumps(entry, default=str)}")
-                file.flush()
-                if self._next_try:  # else it is gone in a moment
-                    os.fsync(file.fileno())
+        # A line break comes first, lest it join a line that a power cut left torn. Where the server
+        # answers, it is gone in a moment.
+        line = f"\n{json.dumps(entry, default=str)}"
+        append_line(self._file, line, sync=self._next_try > 0)
         if time.monotonic() >= self._next_try:
             self.send()
 
