@@ -68,7 +68,7 @@ def _questions(
     yield "list versions of a domain", lambda: catalog.versions.list("domain-500", PAGE)
     yield "show the newest of a domain", lambda: catalog.find("domain-500")
     yield "show what is in service", lambda: catalog.find("domain-500@champion")
-    yield "versions on a backbone", lambda: catalog.versions.by_backbone(backbone, PAGE)
+    yield "versions on a backbone", lambda: catalog.versions.by_backbone(backbone)
     yield "query deployed, first page", lambda: catalog.deployments.current(page=PAGE)
     yield "query deployed, all", catalog.deployments.current
     yield "query backbone", lambda: catalog.deployments.current(backbone=backbone, page=PAGE)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks that end with their process."""
+"""Files that are there whole or not at all, or grow by lines; locks that end with their process."""
 
 from __future__ import annotations
 
@@ -98,6 +98,19 @@ def write_secret(target: Path, content: bytes) -> None:
             os.fsync(file.fileno())
 
 
+def append_line(target: Path, line: str, sync: bool = True) -> None:
+    """Add a line to a text file, on disk when this returns unless `sync` is false.
+
+    Raises:
+        DiskFull, NotWritable: it cannot be added; the lines before are still there.
+    """
+    with storage_errors(target), target.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+
+
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text."""
     with path.open("rb") as file:
@@ -128,8 +141,9 @@ def exclusive(lock: Path, wait: bool = False) -> Iterator[None]:
 def is_held(lock: Path) -> bool:
     """Whether a process holds a lock file, as `exclusive` does."""
     try:
-        with lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, as on NFS an exclusive lock needs a file that is open for writing.
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:

@@ -162,6 +162,12 @@ def test_a_coordinator_knows_public_keys_alone(settings, tmp_path: Path) -> None
     assert not deployment.stop()
 
 
+def test_a_folder_of_a_coordinator_of_before_is_still_read(settings) -> None:
+    file = init_deployment(settings, (), 18001, 8443).folder / "federation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"public_port": 8443}))
+    assert Deployment(settings).config.port == 18001
+
+
 def test_the_same_release_makes_the_same_bundle(settings, tmp_path: Path) -> None:
     first = init_deployment(settings, (), 18001, 8443).bundle
     elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.records import DomainRecord
-from u2net_platform.catalog.tables import DomainRow, PlanRow, RunDomainRow, SpecRow, VersionRow
+from u2net_platform.catalog.tables import DomainRow, RunDomainRow, SpecRow, VersionRow
 from u2net_platform.errors import Conflict, UnknownDomain
 
 
@@ -53,10 +53,6 @@ class Domains:
         """All domains by name."""
         rows = select(DomainRow).order_by(DomainRow.name)
         return self._database.read(lambda session: [_record(row) for row in session.scalars(rows)])
-
-    def keep_plan(self, plan: dict[str, Any]) -> str:
-        """Store a plan and return its digest; an equal one is stored once."""
-        return self._database.write(lambda session: stored(session, PlanRow, plan).digest)
 
     def remove(self, name: str) -> None:
         """Remove a domain that nothing was trained for.

@@ -52,10 +52,10 @@ class Versions:
             lambda session: version_record(find_version(session, domain, number))
         )
 
-    def by_backbone(self, digest: str, page: Page = EVERYTHING) -> list[VersionRecord]:
+    def by_backbone(self, digest: str) -> list[VersionRecord]:
         """All versions that share a backbone, by domain and number."""
         rows = select(VersionRow).where(VersionRow.backbone_digest == digest)
-        return self._database.read(lambda session: _records(session, rows, page))
+        return self._database.read(lambda session: _records(session, rows))
 
     def by_run(self, run_id: str) -> list[VersionRecord]:
         """All versions that a run has published, by domain and number."""

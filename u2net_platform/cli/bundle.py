@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_home
 from u2net_platform.cli.output import Json, emit, talk
 
 
@@ -27,13 +28,11 @@ def export(
       u2net model export heart@champion --output heart.u2net
       u2net model export heart:3 --output heart.u2net --sign ~/keys/lab --pictures 3
     """
-    from u2net_platform.catalog.catalog import Catalog
-    from u2net_platform.settings import Settings
     from u2net_platform.workflows.bundle import export_bundle
     from u2net_platform.workflows.signing import load_private_key
 
-    settings = Settings()
-    record = Catalog.open(settings.database_url).find(version)
+    settings, catalog = open_home()
+    record = catalog.find(version)
     key = load_private_key(sign) if sign else None
     sheet = sheet_of(record.reference, pictures) if pictures else None
     export_bundle(settings, record, output, key, sheet)
@@ -99,16 +98,14 @@ def key(
 
 
 def sheet_of(reference: str, count: int) -> bytes:
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.evaluation.pictures import write_sheet
     from u2net_platform.inference.device import choose_device
-    from u2net_platform.settings import Settings
     from u2net_platform.workflows.evaluate import cases_of, sheet_rows
     from u2net_platform.workflows.versions import load_predictor
 
-    settings = Settings()
+    settings, catalog = open_home()
     loaded = load_predictor(settings, reference, choose_device("auto"))
-    cases = cases_of(Catalog.open(settings.database_url), loaded.record, "test")
+    cases = cases_of(catalog, loaded.record, "test")
     rows = sheet_rows(loaded, cases[:count])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pictures.png"

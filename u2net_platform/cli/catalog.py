@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_catalog
 from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
 
 if TYPE_CHECKING:
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.catalog.records import Page
 
 app = typer.Typer(help="The catalog: questions to it, and its upkeep.", no_args_is_help=True)
@@ -113,7 +113,7 @@ def deployed(
       u2net catalog query deployed
       u2net catalog query deployed --site north --csv
     """
-    found = _open().deployments.current(domain, alias, site, page=_page(limit, offset))
+    found = open_catalog().deployments.current(domain, alias, site, page=_page(limit, offset))
     if not found:
         talk("Nothing is in service of that domain, name and site.")
     tell_of_more(len(found), limit, offset)
@@ -135,7 +135,7 @@ def backbone(
       u2net catalog query backbone heart@champion
       u2net catalog query backbone 6e179598 --json
     """
-    catalog = _open()
+    catalog = open_catalog()
     is_digest = re.fullmatch(r"[0-9a-f]{6,64}", version) is not None
     digest = version if is_digest else catalog.find(version).backbone_digest
     found = catalog.deployments.current(backbone=digest, page=_page(limit, offset))
@@ -164,7 +164,7 @@ def data(
     """
     from u2net_platform.errors import UnknownRecord
 
-    catalog = _open()
+    catalog = open_catalog()
     digest: str | None = data
     if not re.fullmatch(r"[0-9a-f]{6,64}", data):
         record = catalog.find(data)
@@ -193,19 +193,12 @@ def site(
     Examples:
       u2net catalog query site north
     """
-    catalog = _open()
+    catalog = open_catalog()
     found = catalog.versions.that_saw_site(site, _page(limit, offset))
     if not found and site not in (known := catalog.federations.known_sites()):
         talk(f"No site {site} is known here. Known are: {', '.join(known) or 'none'}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)
-
-
-def _open() -> Catalog:
-    from u2net_platform.catalog.catalog import Catalog
-    from u2net_platform.settings import Settings
-
-    return Catalog.open(Settings().database_url)
 
 
 def _page(limit: int, offset: int) -> Page:

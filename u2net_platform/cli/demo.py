@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from u2net_platform.cli.output import Json, emit, talk
+from u2net_platform.cli.output import Json, emit
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from u2net_platform.cli.training_display import TrainingDisplay
-    from u2net_platform.training.trainer import Step
     from u2net_platform.workflows.demo import DemoResult
 
 MINUTES = {True: 3.0, False: 20.0}  # for phantoms, for real data
@@ -48,33 +45,8 @@ def demo(
     chosen = minutes or MINUTES[data is None]
     options = DemoOptions(output.resolve(), data, chosen, seed, device)
     with training_display() as display:
-        result = run_demo(options, _Narrator(display))
+        result = run_demo(options, display)
     emit(result, _render)
-
-
-class _Narrator:
-    """Shows each command before what it does, and what training shows."""
-
-    def __init__(self, display: TrainingDisplay) -> None:
-        self._display = display
-
-    def say(self, command: str) -> None:
-        talk(f"$ {command}")
-
-    def on_prepare(self, domain: str, case: str) -> None:
-        self._display.on_prepare(domain, case)
-
-    def on_case(self, case: str) -> None:
-        """Cases of the demo are too quick to be shown one by one."""
-
-    def on_note(self, text: str) -> None:
-        self._display.on_note(text)
-
-    def on_step(self, step: Step) -> None:
-        self._display.on_step(step)
-
-    def on_validation(self, cycle: int, dice: Mapping[str, float]) -> None:
-        self._display.on_validation(cycle, dice)
 
 
 def _render(result: DemoResult) -> Group:

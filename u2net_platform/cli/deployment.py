@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_catalog
 from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def deploy(
       u2net model deploy heart 3 --as challenger --site north --reason "trial of May"
       u2net predict --domain heart@champion -i scan.nii.gz -o labels.nii.gz
     """
-    catalog, began = _catalog(), datetime.now(UTC)
+    catalog, began = open_catalog(), datetime.now(UTC)
     record = catalog.find(version if number is None else f"{version}:{number}")
     slot = _slot(record.domain, alias, site)
     done = catalog.deployments.deploy(slot, record.number, _actor(by), reason, force)
@@ -62,7 +63,7 @@ def rollback(
       u2net model rollback heart --site north --reason "misses small atria"
     """
     slot, began = _slot(domain, alias, site), datetime.now(UTC)
-    _emit(_catalog().deployments.rollback(slot, _actor(by), reason), began)
+    _emit(open_catalog().deployments.rollback(slot, _actor(by), reason), began)
 
 
 def promote(
@@ -93,7 +94,7 @@ def promote(
     """
     from u2net_platform.workflows.promote import promote as promote_if
 
-    catalog, began = _catalog(), datetime.now(UTC)
+    catalog, began = open_catalog(), datetime.now(UTC)
     record = catalog.find(version)
     slot = _slot(record.domain, alias, site)
     _emit(promote_if(catalog, record, slot, rule, _actor(by), on), began)
@@ -118,7 +119,7 @@ def history(
     from u2net_platform.catalog.records import Page
 
     page = Page(limit=limit, offset=offset)
-    changes = _catalog().deployments.history(domain, alias, site, page)
+    changes = open_catalog().deployments.history(domain, alias, site, page)
     tell_of_more(len(changes), limit, offset)
     columns = {
         "when": lambda one: f"{one.created_at:%Y-%m-%d %H:%M:%S}",
@@ -130,13 +131,6 @@ def history(
         "why": lambda one: one.reason or "-",
     }
     emit_rows(changes, columns, csv)
-
-
-def _catalog() -> Any:
-    from u2net_platform.catalog.catalog import Catalog
-    from u2net_platform.settings import Settings
-
-    return Catalog.open(Settings().database_url)
 
 
 def _slot(domain: str, alias: str, site: str | None) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_catalog, open_home
 from u2net_platform.cli.output import Json, emit, progress, talk
 from u2net_platform.cli.run_options import BatchVoxels, Fold, bytes_of
 from u2net_platform.cli.train import plan_table
@@ -14,9 +15,6 @@ from u2net_platform.errors import DuplicateDomain, InvalidCases
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from u2net_platform.catalog.catalog import Catalog
-    from u2net_platform.settings import Settings
 
 app = typer.Typer(
     help="Domains: list, add, write, check, export and remove them.", no_args_is_help=True
@@ -43,7 +41,7 @@ def list_domains(_json: Json = False) -> None:
     """
     from u2net_platform.workflows.add_domain import overview
 
-    settings, catalog = _open()
+    settings, catalog = open_home()
     emit({"domains": overview(settings, catalog)}, _render_list)
 
 
@@ -59,7 +57,7 @@ def show(name: Name, path: PluginPath = None, _json: Json = False) -> None:
     from u2net_platform.domains.discovery import find_plugin
     from u2net_platform.workflows.add_domain import find_added
 
-    settings, catalog = _open()
+    settings, catalog = open_home()
     found = find_plugin(name, settings, path) if path else find_added(name, settings, catalog)
     record = next((one for one in catalog.domains.list() if one.name == name), None)
     assert found.plugin is not None  # both raise otherwise
@@ -94,7 +92,7 @@ def add(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json =
     from u2net_platform.domains.discovery import find_plugin
     from u2net_platform.workflows.add_domain import add_domain, find_added
 
-    settings, catalog = _open()
+    settings, catalog = open_home()
     found = find_plugin(name, settings, path) if path else find_added(name, settings, catalog)
     emit(add_domain(found, catalog, data), _render_added)
 
@@ -150,7 +148,7 @@ def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json
     from u2net_platform.domains.discovery import load_plugin
     from u2net_platform.workflows.add_domain import data_dir_of, load_added
 
-    settings, catalog = _open()
+    settings, catalog = open_home()
     plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
     dataset = open_dataset(data_dir_of(name, catalog, data), complete=False)
     total = len(dataset.training) + len(dataset.test)
@@ -212,7 +210,7 @@ def plan(
         if batch_voxels is not None:
             raise typer.BadParameter("give --batch-voxels or --memory, not both")
         batch_voxels = memory // TRAINING_BYTES_PER_VOXEL
-    settings, catalog = _open()
+    settings, catalog = open_home()
     plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
     directory = data_dir_of(name, catalog, data)
     budget = Recipe.load("default", batch_voxels=batch_voxels).batch_voxels
@@ -220,14 +218,13 @@ def plan(
         planned = plan_domain(
             settings.prepared_dir, plugin, directory, splitter(fold), budget, on_case
         )
-    digest = catalog.domains.keep_plan(planned.plan.model_dump(mode="json"))
     emit(
         {
             "domain": name,
             "classes": ("background", *plugin.spec.class_names),
             "fingerprint": planned.fingerprint,
             "plan": planned.plan,
-            "digest": digest,
+            "digest": planned.plan.digest,
             "batch_voxels": budget,
             "declared": sorted(plugin.spec.plan.model_fields_set),
         },
@@ -255,7 +252,7 @@ def export(
     from u2net_platform.workflows.add_domain import data_dir_of, load_added
     from u2net_platform.workflows.export_nnunet import export_nnunet
 
-    settings, catalog = _open()
+    settings, catalog = open_home()
     plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
     dataset = open_dataset(data_dir_of(name, catalog, data))
     total = len(dataset.training) + len(dataset.test)
@@ -274,17 +271,8 @@ def remove(name: Name, _json: Json = False) -> None:
     Examples:
       u2net domain remove heart
     """
-    _, catalog = _open()
-    catalog.domains.remove(name)
+    open_catalog().domains.remove(name)
     emit({"name": name}, lambda data: f"{data['name']} removed from the catalog")
-
-
-def _open() -> tuple[Settings, Catalog]:
-    from u2net_platform.catalog.catalog import Catalog
-    from u2net_platform.settings import Settings
-
-    settings = Settings()
-    return settings, Catalog.open(settings.database_url)
 
 
 def _table(*columns: str) -> Table:

@@ -40,7 +40,7 @@ def info(_json: Json = False) -> None:
 
 
 def doctor(_json: Json = False) -> None:
-    """Examine this machine: packages, devices, disk, catalog, telemetry, plugins.
+    """Examine this machine: packages, devices, disk, catalog, tracking, plugins.
 
     Ends with exit code 1 if something fails; each finding names its remedy.
 

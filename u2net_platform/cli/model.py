@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_catalog, open_home
 from u2net_platform.cli.output import (
     Commands,
     Csv,
@@ -70,11 +71,9 @@ def list_versions(
       u2net model list heart --json
       u2net model list --csv
     """
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.catalog.records import Page
-    from u2net_platform.settings import Settings
 
-    catalog = Catalog.open(Settings().database_url)
+    catalog = open_catalog()
     versions = catalog.versions.list(domain, Page(limit=limit, offset=offset))
     tell_of_more(len(versions), limit, offset)
     emit_rows(versions, VERSIONS, csv)
@@ -94,10 +93,7 @@ def show(
       u2net model show heart
       u2net model show heart:3 --json
     """
-    from u2net_platform.catalog.catalog import Catalog
-    from u2net_platform.settings import Settings
-
-    catalog = Catalog.open(Settings().database_url)
+    catalog = open_catalog()
     record = catalog.find(version)
     sharing = [
         other.reference
@@ -126,14 +122,11 @@ def verify_versions(
       u2net model verify
       u2net model verify heart:3 --json
     """
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.catalog.weights import WeightStore
     from u2net_platform.errors import DigestMismatch
-    from u2net_platform.settings import Settings
     from u2net_platform.workflows.verify import verify
 
-    settings = Settings()
-    catalog = Catalog.open(settings.database_url)
+    settings, catalog = open_home()
     if version is None:
         records = catalog.versions.list()
     else:
@@ -161,12 +154,10 @@ def check(
     Examples:
       u2net model check heart:3 liver:1
     """
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.errors import IncompatibleParts
-    from u2net_platform.settings import Settings
     from u2net_platform.workflows.compatibility import misfits
 
-    catalog = Catalog.open(Settings().database_url)
+    catalog = open_catalog()
     base, part = catalog.find(backbone), catalog.find(domain)
     reasons = misfits(part, base, part.reference)
     failure = IncompatibleParts(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_home
 from u2net_platform.cli.output import Json, emit, progress
 from u2net_platform.cli.run_options import (
     BatchVoxels,
@@ -75,15 +76,12 @@ def prepare(
       u2net prepare heart
       u2net prepare heart --data Task02_Heart --batch-voxels 4194304
     """
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.data.splits import splitter
-    from u2net_platform.settings import Settings
     from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.add_domain import data_dir_of, load_added
     from u2net_platform.workflows.prepare import prepare_domain
 
-    settings = Settings()
-    catalog = Catalog.open(settings.database_url)
+    settings, catalog = open_home()
     plugin = load_added(domain, settings, catalog)
     directory = data_dir_of(domain, catalog, data)
     chosen = Recipe.load(recipe, batch_voxels=batch_voxels)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 from rich.table import Table
 
-from u2net_platform.cli.output import console
+from u2net_platform.cli.output import console, talk
 
 if TYPE_CHECKING:
     from u2net_platform.training.trainer import Step
@@ -35,12 +35,15 @@ class TrainingDisplay:
         self._status = "preparing"
         self._since_line = LINE_SECONDS
 
+    def say(self, command: str) -> None:
+        talk(f"$ {command}")
+
     def on_prepare(self, domain: str, case: str) -> None:
         self._status = f"preparing {domain}: {case}"
         self._refresh()
 
     def on_case(self, case: str) -> None:
-        self._status = f"evaluating {case}"
+        self._status = f"case {case}"
         self._refresh()
 
     def on_note(self, text: str) -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from scipy import ndimage
 
+from u2net_platform.data.places import largest_part
+
 if TYPE_CHECKING:
     from u2net_platform.data.store import PreparedCase
     from u2net_platform.domains.spec import DomainSpec
@@ -130,7 +132,7 @@ def _organ(
     both = (labels == values[0]) | (labels == values[1])
     if not both.any():
         return None
-    _keep_largest_part(both)
+    np.equal(*largest_part(both), out=both)
     (box,) = ndimage.find_objects(both.view(np.uint8))
     both = both[box].copy()
     slices, inside = (np.moveaxis(one, axis, 0) for one in (labels[box], both))
@@ -155,12 +157,3 @@ def _organ(
         is_whole=box[axis].start > 0 and box[axis].stop < labels.shape[axis],
         profile=np.concatenate(profile),
     )
-
-
-def _keep_largest_part(mask: NDArray[np.bool_]) -> None:
-    """Of a mask that is somewhere true, in place; voxels that share a corner connect."""
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-    sizes = np.zeros(count + 1)
-    for plane in parts:  # at once, counting would turn all into 64-bit numbers
-        sizes += np.bincount(plane.ravel(), minlength=count + 1)
-    np.equal(parts, 1 + int(sizes[1:].argmax()), out=mask)

@@ -44,7 +44,6 @@ class Dataset:
 
     name: str
     directory: Path
-    layout: Literal["msd", "nnunet"]
     channels: tuple[str, ...]
     labels: dict[int, str]
     training: tuple[Case, ...]
@@ -117,11 +116,9 @@ def open_dataset(directory: Path, complete: bool = True) -> Dataset:
 def _open(directory: Path, complete: bool) -> Dataset:
     content = _describe(directory / DESCRIPTION_FILE)
     if content.training is None:
-        layout: Literal["msd", "nnunet"] = "nnunet"
         training = _numbered_cases(directory, "Tr", content)
         test = _numbered_cases(directory, "Ts", content)
     else:
-        layout = "msd"
         training = tuple(_listed_case(directory, entry, content) for entry in content.training)
         test = tuple(_listed_case(directory, entry, content) for entry in content.test)
     _check_cases(directory, training)
@@ -130,7 +127,6 @@ def _open(directory: Path, complete: bool) -> Dataset:
     return Dataset(
         name=content.name or directory.name,
         directory=directory,
-        layout=layout,
         channels=tuple(content.channels[key] for key in sorted(content.channels)),
         labels=_labels(directory, content),
         training=training,

@@ -165,7 +165,7 @@ class PatchStream(Dataset[Batch]):
             DataLoader(
                 self,
                 batch_size=None,
-                sampler=_Counting(step),
+                sampler=count(step),
                 num_workers=workers,
                 prefetch_factor=_ahead_of_each(workers) if workers else None,
                 worker_init_fn=lambda _: belong_to_parent(),
@@ -180,13 +180,3 @@ def batches_ahead(workers: int) -> int:
 
 def _ahead_of_each(workers: int) -> int:
     return max(1, BATCHES_AHEAD // max(1, workers))
-
-
-class _Counting:
-    """The steps from `start` on, without an end."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-
-    def __iter__(self) -> Iterator[int]:
-        return count(self.start)

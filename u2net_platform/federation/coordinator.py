@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from pydantic import ValidationError
 from torch import Tensor
@@ -51,6 +51,7 @@ from u2net_platform.federation.messages import (
     DESCRIBE,
     FINISH,
     TRAIN,
+    Answer,
     Ask,
     Description,
     Finish,
@@ -310,29 +311,40 @@ class Coordinator:
                 if site not in nodes:
                     raise Refused(reasons.get(site, "Absent"))
                 row["bytes_down"] = size_of(orders[site])
-                message = answers.pop(site, None)  # its memory goes with it
-                if message is None:
-                    raise Refused("NoReply")
-                if message.has_content():
-                    row["bytes_up"] = size_of(message.content)
-                answer = answer_of(site, message)
-                one = answer.contribution
-                check(one, self._answerable(state, site), self.request.rules)
-                _check_domains(answer.held, self._recipe.batch_voxels)
-                if one.steps > self.request.cycles * len(answer.held.domains):
-                    raise Refused("WrongWeight")
+                # Popped, so that its memory goes with it.
+                answer = self._judged(state, site, answers.pop(site, None), row)
             except Refused as refused:
                 if refused.reason == "WrongKeys":  # it may share other domains than it did
                     state.held.pop(site, None)
                 rows.append(ContributionRecord(**row, accepted=False, reason=refused.reason))
             else:
-                taken.append(one)
+                taken.append(one := answer.contribution)
                 row |= {"examples": one.examples, "steps": one.steps, "norm": one.norm}
                 rows.append(ContributionRecord(**row, accepted=True))
                 metrics |= {f"{name}/{site}": value for name, value in answer.metrics.items()}
                 held[site] = answer.held
         self._welcome(state, held)
         return taken, rows, metrics
+
+    def _judged(
+        self, state: State, site: str, message: Message | None, row: dict[str, Any]
+    ) -> Answer:
+        """A site's answer, if it may count; its size goes into the row in any case.
+
+        Raises:
+            Refused: it may not.
+        """
+        if message is None:
+            raise Refused("NoReply")
+        if message.has_content():
+            row["bytes_up"] = size_of(message.content)
+        answer = answer_of(site, message)
+        one = answer.contribution
+        check(one, self._answerable(state, site), self.request.rules)
+        _check_domains(answer.held, self._recipe.batch_voxels)
+        if one.steps > self.request.cycles * len(answer.held.domains):
+            raise Refused("WrongWeight")
+        return answer
 
     def _order(self, state: State, site: str, number: int) -> RecordDict:
         order = Order(round=number, confirmed=state.confirmed.get(site, 0), **self._terms(state))

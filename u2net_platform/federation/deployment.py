@@ -38,10 +38,8 @@ CONFIG_FILE = "federation.json"
 LINK = "u2net"  # what the coordinator's own commands call the SuperLink
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
-# Nothing is told to Flower's makers, fetched from them, or installed for a run.
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
+# Nothing is installed for a run. What keeps Flower from phoning home is set in `u2net_platform`.
+FLOWER = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
 }
@@ -93,11 +91,11 @@ server {{
 class DeploymentConfig(BaseModel):
     """hosts: names and addresses of the coordinator. sites: Flower's node by name, once known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A file that an earlier program wrote holds `public_port` as well.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     hosts: tuple[str, ...]
     port: int
-    public_port: int
     sites: dict[str, int | None] = {}
 
 
@@ -346,10 +344,10 @@ def _public_key(file: Path) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Of Flower's processes: quiet, and with this installation's programs first."""
+    """Of Flower's processes, with this installation's programs first."""
     programs = str(Path(sys.executable).parent)
     path = os.pathsep.join([programs, os.environ.get("PATH", "")])
-    return os.environ | QUIET | {"PATH": path}
+    return os.environ | FLOWER | {"PATH": path}
 
 
 def folder_of(settings: Settings) -> Path:
@@ -385,7 +383,7 @@ def init_deployment(
         folder / "flower" / "config.toml",
         "\n".join([f'[superlink]\ndefault = "{LINK}"\n\n[superlink.{LINK}]', *lines]) + "\n",
     )
-    config = DeploymentConfig(hosts=every, port=port, public_port=public_port)
+    config = DeploymentConfig(hosts=every, port=port)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2))
     return Created(folder, bundle_digest(folder), nginx)
 

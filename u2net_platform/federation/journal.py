@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from u2net_platform.files import storage_errors
+from u2net_platform.errors import StorageError
+from u2net_platform.files import append_line
 
 AUDIT_FILE = "audit.jsonl"
 FAULTS_FILE = "faults.log"
@@ -24,11 +24,7 @@ def audit(directory: Path, what: str, details: Mapping[str, Any]) -> None:
     """
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = json.dumps({"time": time, "what": what, **details}, sort_keys=True)
-    file = directory / AUDIT_FILE
-    with storage_errors(file), file.open("a", encoding="utf-8") as log:
-        log.write(line + "\n")
-        log.flush()
-        os.fsync(log.fileno())
+    append_line(directory / AUDIT_FILE, line)
 
 
 def keep_fault(directory: Path, error: BaseException) -> None:
@@ -39,7 +35,6 @@ def keep_fault(directory: Path, error: BaseException) -> None:
         "text": "".join(traceback.format_exception(error)),
     }
     try:
-        with (directory / FAULTS_FILE).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
-    except OSError:
+        append_line(directory / FAULTS_FILE, json.dumps(entry))
+    except StorageError:
         return  # a full disk: the coordinator hears of the first fault all the same

@@ -128,7 +128,6 @@ class Site:
             network.load_owner(name, dict(given[name]))  # a shared domain is the coordinator's
         watch = _Watch(until)
         trainer.run(watch, NullRecorder(), until=order.round * order.cycles)
-        trainer.save()
         self._forget_rounds(order.run, {order.confirmed, order.round})
         return self._sent(order, given, network, prepared, watch, self._description(held))
 

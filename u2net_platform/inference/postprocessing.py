@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from u2net_platform.data.places import largest_part
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import BrokenPlugin
 
@@ -59,12 +60,7 @@ def cleaned_classes(plugin: DomainPlugin, chosen: Collection[str] = ()) -> list[
 
 
 def keep_largest(labels: NDArray[np.uint8], value: int, expected: Expected | None = None) -> None:
-    """Of one class keep the largest connected component, in place; voxels that share a corner
-    connect.
-
-    expected: what lies further from there counts as smaller: as its voxels, divided by
-        1 + (distance / spread)². What is larger than the organ and looks like it is seldom in its
-        place: RESULTS.md.
+    """Of one class keep the largest part, in place, as `largest_part` has it.
 
     Takes up to `BYTES_PER_CLEANED_VOXEL` beside the labels.
     """
@@ -72,25 +68,8 @@ def keep_largest(labels: NDArray[np.uint8], value: int, expected: Expected | Non
     if box is None:
         return
     inside = labels[box]
-    components, count = ndimage.label(inside == value, structure=np.ones((3, 3, 3)))
-    if count < 2:
-        return
-    # Plane by plane, as counting turns what it counts into 64-bit numbers.
-    sizes, sums = np.zeros(count + 1), np.zeros((3, count + 1))
-    for z, plane in enumerate(components):
-        at = np.flatnonzero(plane)
-        parts = plane.ravel()[at]
-        here = np.bincount(parts, minlength=count + 1)
-        sizes += here
-        rows, columns = np.divmod(at, plane.shape[1])
-        sums += [z * here, *(np.bincount(parts, axis, count + 1) for axis in (rows, columns))]
-    sizes, sums = sizes[1:], sums[:, 1:]
-    if expected:
-        centres = np.array([[side.start] for side in box]) + sums / sizes
-        away = (centres - expected.centre_zyx[:, None]) / expected.spread_zyx[:, None]
-        sizes = sizes / (1 + (away**2).sum(0))
-    largest = 1 + int(sizes.argmax())
-    for labels_plane, plane in zip(inside, components, strict=True):
+    parts, largest = largest_part(inside == value, expected, [side.start for side in box])
+    for labels_plane, plane in zip(inside, parts, strict=True):
         labels_plane[(plane > 0) & (plane != largest)] = 0
 
 

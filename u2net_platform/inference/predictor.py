@@ -45,7 +45,6 @@ class Predictor:
     """Predicts one domain. Moves the network to `device`, and puts it into evaluation mode for
     as long as a prediction lasts.
 
-    batch_size: the plan's unless given.
     memory: bytes that the whole process may hold, the image itself included; what is free on this
         machine, unless given. Within it the prepared image is held whole, or made in slabs.
     mirror: mean over the image and its mirror images along the axes that the domain may be
@@ -58,7 +57,6 @@ class Predictor:
         plugin: DomainPlugin,
         plan: Plan,
         device: torch.device,
-        batch_size: int | None = None,
         memory: int | None = None,
         mirror: bool = False,
     ) -> None:
@@ -67,7 +65,6 @@ class Predictor:
         self.plugin = plugin
         self.plan = plan
         self.device = device
-        self.batch_size = batch_size or plan.batch_size
         self.memory = memory
         self._mirrored = [()] if not mirror else _mirrored(plugin.spec.augmentation.mirror_axes)
 
@@ -152,7 +149,7 @@ class Predictor:
                 shape,
                 self._window(shape),
                 self._probabilities,
-                self.batch_size,
+                self.plan.batch_size,
             )
         finally:
             for module, training in mode:
@@ -227,7 +224,7 @@ class Predictor:
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
         voxel = BYTES_PER_PATCH_VOXEL + BYTES_PER_PATCH_SCORE * self.plugin.spec.classes
         whole = all(side <= own for side, own in zip(grid.shape_zyx, window, strict=True))
-        at_once = 1 if whole else self.batch_size  # windows
+        at_once = 1 if whole else self.plan.batch_size  # windows
         batch = at_once * max(prod(window), prod(self._common_patch or ())) * voxel
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.

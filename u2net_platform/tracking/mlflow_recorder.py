@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -90,11 +89,6 @@ class MLflowRecorder:
             if len(short) < len(texts):
                 self._client.log_dict(self._id, params, RECIPE_FILE)
 
-    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Add one point to each of these curves."""
-        now_ms = int(time.time() * 1000)
-        self.log_points([(key, float(value), step, now_ms) for key, value in metrics.items()])
-
     def log_points(self, points: Sequence[Point]) -> None:
         """Add points to curves, in their order."""
         from mlflow.entities import Metric
@@ -124,11 +118,6 @@ class MLflowRecorder:
         """Keep a text as an artifact of this name."""
         with answering(self._uri):
             self._client.log_text(self._id, text, name)
-
-    def log_artifact(self, path: Path) -> None:
-        """Keep a copy of a file."""
-        with answering(self._uri):
-            self._client.log_artifact(self._id, str(path))
 
     def finish(self, status: Outcome) -> None:
         """Say how the run ended."""

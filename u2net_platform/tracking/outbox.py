@@ -8,22 +8,17 @@ loses nothing; and as `MLflowRecorder` passes over what has arrived, nothing is 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from u2net_platform.files import storage_errors
+from u2net_platform.files import append_line, storage_errors
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
 from u2net_platform.tracking.recorder import Outcome
 
 OUTBOX_FILE = "outbox.jsonl"
-COPIES = re.compile(r"outbox-[0-9a-f]{32}")  # folders of files that wait, by their uuid4
 REST_SECONDS = 30.0  # between attempts while the server is down
 REST_FACTOR = 10  # and this many times as long as the last one took, so that training goes on
 SYNC_HINT = "Send it once the server is up: u2net model sync"
@@ -76,14 +71,6 @@ class OutboxRecorder:
         """Keep a text as an artifact of this name."""
         self._tell({"call": "log_text", "text": text, "name": name})
 
-    def log_artifact(self, path: Path) -> None:
-        """Keep a copy of a file, as it is now."""
-        copy = self._file.with_name(f"outbox-{uuid4().hex}") / path.name
-        with storage_errors(copy):
-            copy.parent.mkdir(parents=True)
-            shutil.copy(path, copy)
-        self._tell({"call": "log_artifact", "path": str(copy.resolve())})
-
     def finish(self, status: Outcome) -> None:
         """Say how the run ended."""
         self._next_try = 0.0
@@ -98,12 +85,10 @@ class OutboxRecorder:
     def _tell(self, entry: Entry) -> None:
         with storage_errors(self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as file:
-                # The line break comes first, lest it join a line that a power cut left torn.
-                file.write(f"\n{json.dumps(entry, default=str)}")
-                file.flush()
-                if self._next_try:  # else it is gone in a moment
-                    os.fsync(file.fileno())
+        # A line break comes first, lest it join a line that a power cut left torn. Where the server
+        # answers, it is gone in a moment.
+        line = f"\n{json.dumps(entry, default=str)}"
+        append_line(self._file, line, sync=self._next_try > 0)
         if time.monotonic() >= self._next_try:
             self.send()
 
@@ -139,18 +124,13 @@ class OutboxRecorder:
             elif same[-1] is entries[-1]:  # else the run was resumed after that end
                 recorder.finish(same[-1]["status"])
         self._file.unlink(missing_ok=True)
-        for folder in self._file.parent.glob("outbox-*"):
-            if COPIES.fullmatch(folder.name):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _send_one(recorder: MLflowRecorder, call: str, entry: Entry) -> None:
     if call == "log_params":
         recorder.log_params(entry["params"])
-    elif call == "log_text":
-        recorder.log_text(entry["text"], entry["name"])
     else:
-        recorder.log_artifact(Path(entry["path"]))
+        recorder.log_text(entry["text"], entry["name"])
 
 
 def _entries(file: Path) -> Iterator[Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Outcome = Literal["completed", "interrupted", "failed"]
@@ -23,9 +22,6 @@ class Recorder(Protocol):
     def log_text(self, text: str, name: str) -> None:
         """Keep a text as a file of this name."""
 
-    def log_artifact(self, path: Path) -> None:
-        """Keep a copy of a file."""
-
     def finish(self, status: Outcome) -> None:
         """Say how the run ended."""
 
@@ -40,7 +36,5 @@ class NullRecorder:
     def log_metrics(self, metrics: dict[str, float], step: int) -> None: ...
 
     def log_text(self, text: str, name: str) -> None: ...
-
-    def log_artifact(self, path: Path) -> None: ...
 
     def finish(self, status: Outcome) -> None: ...

@@ -41,7 +41,7 @@ def collect_garbage(
     """
     # The files first, the catalog after: what is published in between is named.
     weights = sorted(settings.weights_dir.glob("*"))
-    left = sorted(settings.prepared_dir.glob("*/.tmp-*"))
+    left = sorted(settings.prepared_dir.glob(f"*/{TEMPORARY}*"))
     named = _named(settings.database_url)
     stored = [path for path in weights if WEIGHTS.fullmatch(path.name)]
     if stored and not named:

@@ -19,11 +19,6 @@ from u2net_platform.errors import U2NetError
 from u2net_platform.settings import Settings
 
 DISTRIBUTION = "u2net-platform"
-TELEMETRY_OFF = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "FLWR_TELEMETRY_ENABLED": "0",
-}
 TRACKING_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow can keep runs in
 GIB = 2**30
 # A prepared Decathlon task takes some 10 GiB; below 1 GiB not even checkpoints have room.
@@ -47,7 +42,6 @@ def examine(settings: Settings) -> list[Finding]:
         _disk,
         _catalog,
         _tracking,
-        _telemetry,
         _plugins,
     )
     return [finding for check in checks for finding in _guarded(check, settings)]
@@ -138,16 +132,6 @@ def _tracking(settings: Settings) -> Iterator[Finding]:
             "U2NET_TRACKING_URI is no address of a server or database",
             "Write it like https://host:5000 or sqlite:////path/mlflow.db; or leave it unset.",
         )
-
-
-def _telemetry(_: Settings) -> Iterator[Finding]:
-    wrong = [name for name, value in TELEMETRY_OFF.items() if os.environ.get(name) != value]
-    if wrong:
-        yield Finding(
-            "telemetry", "fail", f"on: {', '.join(wrong)}", "Leave these variables unset."
-        )
-    else:
-        yield Finding("telemetry", "ok", "off")
 
 
 def _plugins(settings: Settings) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ def nnunet(tmp_path: Path) -> Path:
 
 def test_an_msd_folder_opens(msd: Path) -> None:
     dataset = open_dataset(msd)
-    assert (dataset.name, dataset.layout, dataset.licence) == ("MadeUp", "msd", "CC0")
+    assert (dataset.name, dataset.licence) == ("MadeUp", "CC0")
     assert dataset.channels == ("T2", "ADC")
     assert dataset.modality == "MR"
     assert dataset.labels == {1: "organ", 2: "tumour", 4: "gland"}
@@ -53,7 +53,7 @@ def test_an_msd_folder_opens(msd: Path) -> None:
 def test_an_nnunet_folder_opens(nnunet: Path) -> None:
     (nnunet / "imagesTr" / "._a_2_0000.mha").touch()  # what macOS leaves behind
     dataset = open_dataset(nnunet)
-    assert (dataset.name, dataset.layout, dataset.licence) == (nnunet.name, "nnunet", "CC-BY")
+    assert (dataset.name, dataset.licence) == (nnunet.name, "CC-BY")
     assert dataset.channels == ("T1w", "PD")
     assert dataset.labels == {1: "oedema", 2: "core"}
     assert [case.id for case in dataset.training] == ["a_2", "b_1"]

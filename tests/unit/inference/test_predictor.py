@@ -141,7 +141,7 @@ def test_what_classes_and_a_common_patch_take_is_counted(bright_predictor, scan)
     bright_predictor._may_hold(scan)
     before = bright_predictor._least_bytes(scan)
     network = bright_predictor.network
-    voxels = bright_predictor.batch_size * 128**3
+    voxels = bright_predictor.plan.batch_size * 128**3
     network.architecture = Architecture(name="paper", common_patch_zyx=(128, 128, 128))
     assert bright_predictor._least_bytes(scan) - before > 800 * voxels
     spec = bright_predictor.plugin.spec

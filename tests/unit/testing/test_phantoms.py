@@ -27,7 +27,7 @@ def test_a_phantom_is_a_sound_msd_folder_for_its_plugin(kind: str, tmp_path: Pat
     dataset = open_dataset(write_phantom(kind, tmp_path, cases=2, seed=0))
     plugin = DomainPlugin.load(write_phantom_plugin(kind, tmp_path / "plugins"))
 
-    assert (dataset.layout, len(dataset.training), len(dataset.test)) == ("msd", 2, TEST_CASES)
+    assert (len(dataset.training), len(dataset.test)) == (2, TEST_CASES)
     assert dataset.channels == plugin.spec.channels
     assert dataset.modality == plugin.spec.modality
     assert check_dataset(plugin, dataset, lambda _: None) == []

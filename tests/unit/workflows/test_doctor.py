@@ -17,18 +17,9 @@ def findings_on(subject: str, settings: Settings) -> list[Finding]:
 
 def test_a_new_home_is_fit_to_work_and_gets_no_catalog_yet(settings: Settings) -> None:
     findings = {finding.subject: finding for finding in examine(settings)}
-    assert {"python", "devices", "disk", "catalog", "telemetry", "plugins"} <= set(findings)
-    assert findings["telemetry"].status == findings["catalog"].status == "ok"
+    assert {"python", "devices", "disk", "catalog", "tracking", "plugins"} <= set(findings)
+    assert findings["catalog"].status == "ok"
     assert not (settings.home / "catalog.db").exists()
-
-
-def test_telemetry_that_was_turned_on_fails(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FLWR_TELEMETRY_ENABLED", "1")
-    (finding,) = findings_on("telemetry", settings)
-    assert finding.status == "fail"
-    assert "FLWR_TELEMETRY_ENABLED" in finding.detail
 
 
 def test_a_catalog_of_another_revision_fails_with_its_remedy(settings: Settings) -> None:

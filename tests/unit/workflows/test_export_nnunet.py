@@ -32,7 +32,7 @@ def test_an_export_holds_the_same_cases_for_a_plugin_that_is_made_from_it(
     assert directory == tmp_path / "raw" / folder
     assert done == [case.id for case in original.training + original.test]
     exported = open_dataset(directory)
-    assert (exported.layout, exported.channels, exported.labels) == ("nnunet", channels, labels)
+    assert (exported.channels, exported.labels) == (channels, labels)
     remade = DomainPlugin.load(write_plugin("remade", exported, tmp_path))
     pairs = zip(exported.training + exported.test, original.training + original.test, strict=True)
     for again, case in pairs:
