@@ -23,6 +23,7 @@ COMMANDS: dict[str, set[str]] = {
     "model list": {"domain", "number", "backbone_digest", "domain_digest", "run_id", "metrics"},
     "model list box": {"domain", "number"},
     "model show box": {"version", "run", "same_backbone"},
+    "catalog query runs": {"id", "kind", "status", "step"},
     "catalog status": {"current", "head"},
     "catalog upgrade": {"current", "head"},
     "info": {"version", "settings"},

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
-from u2net_platform.catalog.records import RunRecord, Status
+from u2net_platform.catalog.records import EVERYTHING, Page, RunRecord, Status
 from u2net_platform.catalog.tables import RunBaseRow, RunDomainRow, RunRow, VersionRow, now
 from u2net_platform.catalog.versions import find_version
 from u2net_platform.errors import Conflict, UnknownRecord
@@ -56,9 +56,10 @@ class Runs:
         """Raises UnknownRecord."""
         return self._database.read(lambda session: run_record(_find(session, run_id)))
 
-    def list(self) -> list[RunRecord]:
+    def list(self, page: Page = EVERYTHING) -> list[RunRecord]:
         """All runs, the latest first."""
         rows = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id)
+        rows = rows.limit(page.limit).offset(page.offset)
         return self._database.read(
             lambda session: [run_record(row) for row in session.scalars(rows)]
         )
@@ -69,7 +70,7 @@ def _find(session: Session, run_id: str) -> RunRow:
     if row is None:
         raise UnknownRecord(
             f"Run {run_id} is not in the catalog",
-            "Its runs are the folders in runs/ of U2NET_HOME.",
+            "See which there are: u2net catalog query runs",
         )
     return row
 

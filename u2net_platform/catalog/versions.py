@@ -172,8 +172,12 @@ def find_version(session: Session, domain: str, number: int | None) -> VersionRo
         rows = rows.where(VersionRow.number == number)
     row = session.scalars(rows.order_by(VersionRow.number.desc()).limit(1)).first()
     if row is None:
-        which = "no version" if number is None else f"no version {number}"
-        raise UnknownRecord(f"Domain {domain} has {which}", "See: u2net model list")
+        if number is not None:
+            raise UnknownRecord(f"Domain {domain} has no version {number}", "See: u2net model list")
+        raise UnknownRecord(
+            f"Domain {domain} has no version",
+            f"Train it (u2net train {domain}), or take one in: u2net model import BUNDLE",
+        )
     return row
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from u2net_platform.cli import (
@@ -24,13 +26,23 @@ from u2net_platform.cli.output import Commands
 
 app = typer.Typer(
     cls=Commands,
-    help="One small network that segments organs in the 3D images of many domains.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=info.show_version, is_eager=True, help="Show it."),
+    ] = False,
+) -> None:
+    """One small network that segments organs in the 3D images of many domains."""
+
 
 app.add_typer(domain.app, name="domain")
 app.command()(train.prepare)

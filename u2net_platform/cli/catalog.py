@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from u2net_platform.cli.home import open_catalog
+from u2net_platform.cli.home import open_catalog, open_home
 from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
 
 if TYPE_CHECKING:
-    from u2net_platform.catalog.records import Page
+    from collections.abc import Callable
+
+    from u2net_platform.catalog.records import Page, RunRecord
 
 app = typer.Typer(help="The catalog: questions to it, and its upkeep.", no_args_is_help=True)
 query = typer.Typer(help="Questions to the catalog.", no_args_is_help=True)
@@ -32,6 +34,16 @@ LINEAGE = {
     "run": lambda one: one.run_id,
     "backbone": lambda one: one.backbone_digest[:12],
     "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+}
+
+RUNS: dict[str, Callable[[RunRecord], object]] = {
+    "run": lambda one: one.id,
+    "kind": lambda one: one.kind,
+    "mode": lambda one: one.mode,
+    "domains": lambda one: ", ".join(one.domains),
+    "fold": lambda one: "all" if one.fold is None else one.fold,
+    "steps": lambda one: one.step,
+    "ended": lambda one: f"{one.ended_at:%Y-%m-%d %H:%M}" if one.ended_at else "-",
 }
 
 
@@ -177,6 +189,35 @@ def data(
         talk(f"No version here learned from data whose digest begins with {digest}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)
+
+
+@query.command()
+def runs(
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """What was trained, the latest first, and how it ended; what was killed can be gone on with.
+
+    \b
+    Examples:
+      u2net catalog query runs --limit 5
+    """
+    from u2net_platform.files import is_held
+    from u2net_platform.workflows.request import LOCK_FILE
+
+    settings, catalog = open_home()
+
+    def state(one: RunRecord) -> str:
+        """A process that was killed could not say so."""
+        folder = settings.runs_dir / one.id
+        alone = one.status == "running" and folder.is_dir() and not is_held(folder / LOCK_FILE)
+        return "killed" if alone else one.status
+
+    found = catalog.runs.list(_page(limit, offset))
+    tell_of_more(len(found), limit, offset)
+    emit_rows(found, RUNS | {"state": state}, csv)
 
 
 @query.command()

@@ -24,7 +24,9 @@ Reason = Annotated[str, typer.Option(help="Why, for the history.")]
 
 def deploy(
     version: Version,
-    number: Annotated[int | None, typer.Argument(min=1, help="As in: spleen 7.")] = None,
+    number: Annotated[
+        int | None, typer.Argument(min=1, help="Of the version, if not as spleen:7.")
+    ] = None,
     alias: Alias = "champion",
     site: Site = None,
     reason: Reason = "",

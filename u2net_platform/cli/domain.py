@@ -87,7 +87,7 @@ def add(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json =
     \b
     Examples:
       u2net domain add heart --data Task02_Heart
-      u2net domain add kidney --path my-plugins/kidney --data Dataset220_KiTS
+      u2net domain add abdomen --path my-plugins/abdomen --data Dataset218_AMOS
     """
     from u2net_platform.domains.discovery import find_plugin
     from u2net_platform.workflows.add_domain import add_domain, find_added
@@ -112,8 +112,8 @@ def new(
 
     \b
     Examples:
-      u2net domain new kidney --from-dataset Dataset220_KiTS
-      u2net domain new kidney --from-dataset Dataset220_KiTS --path my-plugins
+      u2net domain new abdomen --from-dataset Dataset218_AMOS
+      u2net domain new abdomen --from-dataset Dataset218_AMOS --path my-plugins
     """
     from u2net_platform.data.dataset import open_dataset
     from u2net_platform.domains.discovery import discover
@@ -185,7 +185,9 @@ def plan(
     batch_voxels: BatchVoxels = None,
     memory: Annotated[
         int | None,
-        typer.Option(parser=bytes_of, metavar="SIZE", help="That a step may take, instead: 16GiB."),
+        typer.Option(
+            parser=bytes_of, metavar="SIZE", help="Of one training step, as 16GiB; sets the batch."
+        ),
     ] = None,
     fold: Fold = 0,
     _json: Json = False,

@@ -66,7 +66,8 @@ def run(
     seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0,
     fold: Fold = 0,
     quorum: Annotated[
-        int | None, typer.Option(min=1, help="Contributions a round needs; more than half.")
+        int | None,
+        typer.Option(min=1, help="Contributions a round needs; more than half unless given."),
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, help="Of a round below its quorum.")] = 3,
     weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.steps,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from u2net_platform.cli.output import Json, emit
 from u2net_platform.errors import U2NetError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+def show_version(wanted: bool) -> None:
+    """What `u2net --version` does."""
+    if wanted:
+        from u2net_platform import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 def info(_json: Json = False) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RecipeName = Annotated[str, typer.Option("--recipe", help="default, paper, or a TOML file.")]
 BatchVoxels = Annotated[
     int | None,
-    typer.Option(help="Bound on a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
+    typer.Option(help="At most in a batch; patches follow. 262144 suits 2 cores, 4194304 a GPU."),
 ]
 
 Assignments = Annotated[
@@ -66,7 +66,7 @@ Memory = Annotated[
     typer.Option(
         parser=bytes_of,
         metavar="SIZE",
-        help="May be held, as 4GiB; what is free.",
+        help="Most that the process may hold, as 4GiB; all that is free.",
     ),
 ]
 Mirror = Annotated[

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from u2net_platform import __version__
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import ContributionRecord, RoundRecord
 from u2net_platform.cli.app import app
+from u2net_platform.files import exclusive
+from u2net_platform.workflows.request import LOCK_FILE
 
 SCORES = {"overall": {"dice": 0.9}, "classes": {}}
 
@@ -151,6 +154,25 @@ def test_sites_of_a_version_are_shown_and_versions_are_listed_as_csv(u2net, fede
         ("bright:2", "0.900"),
         ("bright:3", "-"),
     ]
+
+
+def test_a_run_that_was_killed_is_told_from_one_at_work(u2net, settings) -> None:
+    catalog = Catalog.open(settings.database_url)
+    (run,) = catalog.runs.list()
+    catalog.runs.update(run.id, "running", 1)
+
+    def state() -> str:
+        (row,) = csv.DictReader(io.StringIO(u2net("catalog", "query", "runs", "--csv")))
+        return row["state"]
+
+    assert state() == "running"  # on another machine
+    with exclusive(settings.runs_dir / run.id / LOCK_FILE):
+        assert state() == "running"
+    assert state() == "killed"
+
+
+def test_the_version_is_told(u2net) -> None:
+    assert u2net("--version").strip() == __version__
 
 
 def test_gc_tells_what_it_would_remove(u2net, settings) -> None:
