@@ -33,8 +33,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/u2net demo
 
+# Two tests at a time, of one thread each: most wait for processes, or compute on volumes too small
+# for two threads.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: install
 	$(BIN)/ruff check

@@ -368,9 +368,7 @@ def test_prediction_over_its_own_input_or_over_other_files_is_refused(site, tmp_
     refused([*predict, folder, "-o", folder, "--overwrite"], "NotWritable", 5, folder)
     refused([*predict, image, "-o", image, "--overwrite"], "NotWritable", 5, image)
     refused([*predict, image, "-o", site.case(1)[0]], "NotWritable", 5, "exists", site.case(1)[0])
-    for name in ("mask.png", "mask"):
-        command = [*predict, image, "-o", tmp_path / name]
-        refused(command, "UnsupportedFormat", 4, tmp_path / name)
+    refused([*predict, image, "-o", tmp_path / "a.png"], "UnsupportedFormat", 4, tmp_path / "a.png")
     text = tmp_path / "scan.txt"
     text.touch()
     refused([*predict, text, "-o", tmp_path / "mask.nii.gz"], "UnsupportedFormat", 4, text)

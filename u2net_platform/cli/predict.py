@@ -39,7 +39,12 @@ def predict(
         Path, typer.Option("--input", "-i", help="An image, a folder of them, or of DICOM files.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A file for one image and domain, else a folder.")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="A file for one image and domain; else, or without an ending, a folder.",
+        ),
     ],
     series: Annotated[
         list[str] | None, typer.Option(help="UID of a DICOM series; again for each channel.")

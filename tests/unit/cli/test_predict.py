@@ -71,12 +71,12 @@ def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, 
 
 def test_what_looks_like_no_image_of_the_domain_is_warned_of(added, scan, tmp_path) -> None:
     image, target = tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz"
-    coarse = replace(scan.grid, spacing_zyx_mm=(9.0, 9.0, 9.0))
+    coarse = replace(scan.grid, spacing_zyx_mm=(9.0, 1.2, 1.6))
     write_array(image, scan.array - 1500, coarse)
     result = run("predict", "--domain", "bright", "-i", image, "-o", target)
     assert result.exit_code == 0, result.output
     assert "it looks like a CT" in result.stderr
-    assert "9 x 9 x 9 mm" in result.stderr
+    assert "median voxel of the domain is 2 x 1.5 x 1.5 mm" in result.stderr
     assert "Labelled by bright:1" in result.stderr
 
 
