@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Select, func, select, union
@@ -92,6 +94,18 @@ class Versions:
         )
         return self._that_come_from(directly, page)
 
+    def that_saw_case(self, domain: str, pattern: str, page: Page = EVERYTHING) -> list[Lineage]:
+        """As `that_saw`, of a domain's cases whose ids match a pattern, as `P07_*`: those that
+        trained, or were watched, for plans and choices come of both."""
+        rows = select(RunDomainRow.run_id, RunDomainRow.fingerprint).where(
+            RunDomainRow.domain == domain
+        )
+        found = self._database.read(lambda session: session.execute(rows).all())
+        runs = [run for run, noted in found if _used(noted or {}, pattern)]
+        return self._that_come_from(
+            select(RunDomainRow.run_id).where(RunDomainRow.run_id.in_(runs)), page
+        )
+
     def that_saw_site(self, site: str, page: Page = EVERYTHING) -> list[Lineage]:
         """As `that_saw`, of what a site contributed to a federation."""
         directly = taken(select(ContributionRow.run_id)).where(ContributionRow.site == site)
@@ -162,6 +176,12 @@ class Versions:
             return _records(session, rows, page)
 
         return self._database.read(query)
+
+
+def _used(fingerprint: dict[str, Any], pattern: str) -> bool:
+    split = fingerprint.get("split", {})
+    cases = chain(split.get("training", ()), split.get("validation", ()))
+    return any(fnmatchcase(case, pattern) for case in cases)
 
 
 def find_version(session: Session, domain: str, number: int | None) -> VersionRow:

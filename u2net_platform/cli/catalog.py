@@ -192,6 +192,31 @@ def data(
 
 
 @query.command()
+def case(
+    domain: Annotated[str, typer.Argument(help="A domain of the catalog.")],
+    case: Annotated[str, typer.Argument(help="A case's name, or a pattern: 'P07_*'.")],
+    limit: Limit = 100,
+    offset: Offset = 0,
+    csv: Csv = False,
+    _json: Json = False,
+) -> None:
+    """Which versions learned from a patient's case: by their own run, or through their backbone.
+
+    \b
+    Examples:
+      u2net catalog query case heart P07_early
+      u2net catalog query case heart 'P07_*' --csv
+    """
+    catalog = open_catalog()
+    catalog.domains.get(domain)
+    found = catalog.versions.that_saw_case(domain, case, _page(limit, offset))
+    if not found and not offset:
+        talk(f"No version here learned from a case {case} of {domain}.")
+    tell_of_more(len(found), limit, offset)
+    emit_rows(found, LINEAGE, csv)
+
+
+@query.command()
 def runs(
     limit: Limit = 100,
     offset: Offset = 0,

@@ -163,7 +163,8 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
     trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
 ) -> None:
     def run(name: str, domain: str, data: str, base: str | None, start: str | None = None) -> None:
-        prints = {domain: {"data_digest": data * 64}}
+        split = {"training": [f"P{data}_a"], "validation": [f"P{data}_b"], "test": ["P9"]}
+        prints = {domain: {"data_digest": data * 64, "split": split}}
         starts = {domain: start} if start else {}
         trained.runs.create(
             new_run(
@@ -188,6 +189,13 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
     assert saw("4") == [("heart:2", True), ("liver:3", False)]
     assert saw("%") == []
     assert saw("1", limit=1, offset=1) == [("liver:1", False)]
+
+    def saw_case(*case: str) -> list[tuple[str, bool]]:
+        return [(one.version, one.directly) for one in trained.versions.that_saw_case(*case)]
+
+    assert saw_case("heart", "P1_a") == saw_case("heart", "P1_*") == saw("1111")
+    assert saw_case("liver", "P2_b") == saw("2222")  # watched: plan and choices come of it
+    assert saw_case("heart", "P2_b") == saw_case("heart", "P9") == saw_case("heart", "P1") == []
 
 
 def publish_and_deploy(url: str, version: NewVersion, worker: int) -> None:

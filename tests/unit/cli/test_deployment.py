@@ -156,6 +156,13 @@ def test_sites_of_a_version_are_shown_and_versions_are_listed_as_csv(u2net, fede
     ]
 
 
+def test_a_patient_s_case_leads_to_the_versions_that_learned_from_it(u2net) -> None:
+    found = data(u2net("catalog", "query", "case", "bright", "case_1*", "--json"))
+    assert [one["version"] for one in found] == ["bright:1", "bright:2", "bright:3"]
+    assert data(u2net("catalog", "query", "case", "bright", "case_0", "--json")) == []  # a test
+    assert "nose" in u2net("catalog", "query", "case", "nose", "case_1", exit_code=3)
+
+
 def test_a_run_that_was_killed_is_told_from_one_at_work(u2net, settings) -> None:
     catalog = Catalog.open(settings.database_url)
     (run,) = catalog.runs.list()
