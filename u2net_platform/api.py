@@ -50,12 +50,15 @@ class Model:
 
         Raises:
             DataError: the image is none of this domain, too large, or cannot be read.
+            NeedsDicom: a series, or a .dcm file, without DICOM.
             NotWritable, DiskFull, UnsupportedFormat: the labels cannot be written.
         """
         labeller = Labeller.of(self._loaded)
         volume, from_dicom = (
             (image, []) if isinstance(image, ImageVolume) else labeller.read(_paths(image), series)
         )
+        if output is not None:
+            labeller.require_target(Path(output), from_dicom)
         labels = labeller.predictor.predict(volume)
         if output is not None:
             labeller.write(Path(output), labels, from_dicom)

@@ -104,8 +104,12 @@ def append_line(target: Path, line: str, sync: bool = True) -> None:
     Raises:
         DiskFull, NotWritable: it cannot be added; the lines before are still there.
     """
-    with storage_errors(target), target.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with storage_errors(target), target.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read() != b"\n"  # by a power cut, or a full disk
+            line = "\n" * torn + line
+        file.write(f"{line}\n".encode())
         file.flush()
         if sync:
             os.fsync(file.fileno())

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from u2net_platform.files import exclusive, is_held
+from u2net_platform.files import append_line, exclusive, is_held
 
 
 def test_asking_whether_a_lock_is_held_makes_none(tmp_path: Path) -> None:
@@ -9,3 +9,11 @@ def test_asking_whether_a_lock_is_held_makes_none(tmp_path: Path) -> None:
     with exclusive(lock):
         assert is_held(lock)
     assert not is_held(lock)
+
+
+def test_a_line_does_not_join_one_that_was_torn(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    append_line(log, "first")
+    log.write_bytes(log.read_bytes() + b"tor")
+    append_line(log, "second")
+    assert log.read_text() == "first\ntor\nsecond\n"

@@ -54,7 +54,8 @@ class Deployments:
             version = find_version(session, slot.domain, number)
             evaluated = is_evaluated(version.metrics)
             if not evaluated and not force:
-                raise _not_evaluated(session, version)
+                run = session.get_one(RunRow, version.run_id)
+                raise not_evaluated(f"{version.domain}:{version.number}", run.fold)
             before = _newest(session, slot)
             if before is not None and before.version_id == version.id:
                 return _record(before)
@@ -187,10 +188,9 @@ def _require_names(slot: Slot, actor: str) -> None:
         )
 
 
-def _not_evaluated(session: Session, version: VersionRow) -> NotEvaluated:
-    reference = f"{version.domain}:{version.number}"
-    run = session.get(RunRow, version.run_id)
-    if run is not None and run.fold is None:
+def not_evaluated(reference: str, fold: int | None) -> NotEvaluated:
+    """What is said of a version without scores of test cases; `fold` is that of its run."""
+    if fold is None:
         return NotEvaluated(
             f"{reference} learned from every case, so none is left to test it on",
             f"Score it on other data: u2net evaluate {reference} --cases all --data FOLDER --keep"

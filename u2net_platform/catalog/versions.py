@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from itertools import chain
 from typing import Any
 
 from sqlalchemy import Select, func, select, union
@@ -97,14 +96,32 @@ class Versions:
     def that_saw_case(self, domain: str, pattern: str, page: Page = EVERYTHING) -> list[Lineage]:
         """As `that_saw`, of a domain's cases whose ids match a pattern, as `P07_*`: those that
         trained, or were watched, for plans and choices come of both."""
+        runs = [
+            run
+            for run, cases in self._cases_of_runs(domain).items()
+            if any(case == pattern or fnmatchcase(case, pattern) for case in cases)
+        ]
+        return self._that_come_from(
+            select(RunDomainRow.run_id).where(RunDomainRow.run_id.in_(runs)), page
+        )
+
+    def that_tell_no_cases(self, domain: str) -> list[str]:
+        """Versions of a domain whose run does not say what it learned from: those that came in a
+        bundle, or that a coordinator published."""
+        told = [run for run, cases in self._cases_of_runs(domain).items() if cases]
+        return [one.reference for one in self.list(domain) if one.run_id not in told]
+
+    def _cases_of_runs(self, domain: str) -> dict[str, list[str]]:
+        """By run, the cases that it saw: those that trained, or were watched."""
         rows = select(RunDomainRow.run_id, RunDomainRow.fingerprint).where(
             RunDomainRow.domain == domain
         )
         found = self._database.read(lambda session: session.execute(rows).all())
-        runs = [run for run, noted in found if _used(noted or {}, pattern)]
-        return self._that_come_from(
-            select(RunDomainRow.run_id).where(RunDomainRow.run_id.in_(runs)), page
-        )
+        splits = {run: (noted or {}).get("split", {}) for run, noted in found}
+        return {
+            run: [*split.get("training", ()), *split.get("validation", ())]
+            for run, split in splits.items()
+        }
 
     def that_saw_site(self, site: str, page: Page = EVERYTHING) -> list[Lineage]:
         """As `that_saw`, of what a site contributed to a federation."""
@@ -176,12 +193,6 @@ class Versions:
             return _records(session, rows, page)
 
         return self._database.read(query)
-
-
-def _used(fingerprint: dict[str, Any], pattern: str) -> bool:
-    split = fingerprint.get("split", {})
-    cases = chain(split.get("training", ()), split.get("validation", ()))
-    return any(fnmatchcase(case, pattern) for case in cases)
 
 
 def find_version(session: Session, domain: str, number: int | None) -> VersionRow:

@@ -42,6 +42,7 @@ RUNS: dict[str, Callable[[RunRecord], object]] = {
     "mode": lambda one: one.mode,
     "domains": lambda one: ", ".join(one.domains),
     "fold": lambda one: "all" if one.fold is None else one.fold,
+    "status": lambda one: one.status,
     "steps": lambda one: one.step,
     "ended": lambda one: f"{one.ended_at:%Y-%m-%d %H:%M}" if one.ended_at else "-",
 }
@@ -210,8 +211,10 @@ def case(
     catalog = open_catalog()
     catalog.domains.get(domain)
     found = catalog.versions.that_saw_case(domain, case, _page(limit, offset))
+    if silent := catalog.versions.that_tell_no_cases(domain):
+        talk(f"These do not say which cases they learned from: {', '.join(silent)}.")
     if not found and not offset:
-        talk(f"No version here learned from a case {case} of {domain}.")
+        talk(f"No {'other ' * bool(silent)}version here learned from a case {case} of {domain}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)
 
@@ -223,26 +226,23 @@ def runs(
     csv: Csv = False,
     _json: Json = False,
 ) -> None:
-    """What was trained, the latest first, and how it ended; what was killed can be gone on with.
+    """What was trained, the latest first, and how it ended; what was interrupted can go on.
 
     \b
     Examples:
       u2net catalog query runs --limit 5
     """
-    from u2net_platform.files import is_held
-    from u2net_platform.workflows.request import LOCK_FILE
+    from u2net_platform.workflows.request import is_abandoned
 
     settings, catalog = open_home()
-
-    def state(one: RunRecord) -> str:
-        """A process that was killed could not say so."""
-        folder = settings.runs_dir / one.id
-        alone = one.status == "running" and folder.is_dir() and not is_held(folder / LOCK_FILE)
-        return "killed" if alone else one.status
-
-    found = catalog.runs.list(_page(limit, offset))
+    found = [
+        one.model_copy(update={"status": "interrupted"})
+        if one.status == "running" and is_abandoned(settings, one.id)
+        else one
+        for one in catalog.runs.list(_page(limit, offset))
+    ]
     tell_of_more(len(found), limit, offset)
-    emit_rows(found, RUNS | {"state": state}, csv)
+    emit_rows(found, RUNS, csv)
 
 
 @query.command()

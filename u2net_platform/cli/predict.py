@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from u2net_platform.cli.home import open_home
 from u2net_platform.cli.output import Json, emit, progress, talk
 from u2net_platform.cli.run_options import Memory, Mirror
 from u2net_platform.errors import UnsupportedFormat
@@ -93,8 +94,17 @@ def predict(
     ]
     _check_different([one.record.domain for one in versions])
     labellers = [Labeller.of(one) for one in versions]
+    warned: set[str] = set()
+
+    def warn(text: str) -> None:
+        if text not in warned:  # by another domain
+            talk(f"Warning: {text}")
+        warned.add(text)
+
     with progress(f"Predicting {', '.join(domain)}", total) as done:
-        results = predict_paths(labellers, inputs, output, done, existing, tuple(series or ()))
+        results = predict_paths(
+            labellers, inputs, output, done, existing, tuple(series or ()), warn
+        )
     cases = [
         {
             "case_id": one.case_id,
@@ -106,10 +116,9 @@ def predict(
         }
         for one in results
     ]
-    for one in results:
-        for warning in one.warnings:
-            talk(f"Warning: {warning}")
-    talk(f"Labelled by {', '.join(one.version for one in labellers)}")
+    by = [one.version for one in labellers if one.domain in {case.domain for case in results}]
+    if by:
+        talk(f"Labelled by {', '.join(by)}")
     if skipped := total * len(labellers) - len(results):
         talk(f"Labels that were there already, and were left: {skipped}")
     data = {"versions": [one.version for one in labellers], "cases": cases}
@@ -151,11 +160,9 @@ def evaluate(
       u2net evaluate heart --pictures worst.png
       u2net evaluate heart --cases all --data WardNorth --keep ward_north
     """
-    from u2net_platform.catalog.catalog import Catalog
     from u2net_platform.catalog.references import NAME
     from u2net_platform.files import write_text
     from u2net_platform.inference.device import choose_device
-    from u2net_platform.settings import Settings
     from u2net_platform.workflows.evaluate import (
         cases_of,
         evaluate_cases,
@@ -167,7 +174,7 @@ def evaluate(
     from u2net_platform.workflows.register import keep_registered
     from u2net_platform.workflows.versions import load_predictor
 
-    settings = Settings()
+    settings, catalog = open_home()
     if keep and (cases is not Part.all or data is None or limit or mirror):
         raise typer.BadParameter(
             "--keep is for --cases all --data FOLDER, without --limit and --mirror"
@@ -178,14 +185,15 @@ def evaluate(
     _check_ending(pictures, ".png")
     loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
     record = loaded.record
-    catalog = Catalog.open(settings.database_url)
     chosen = cases_of(catalog, record, cases.value, data)[:limit]
-    if keep and data and (alike := require_other_data(catalog, record, data, chosen)):
-        talk(f"{alike} cases have names that it has learned from; are they of other patients?")
+    if keep and (alike := require_other_data(settings, catalog, loaded, chosen)):
+        talk(f"{alike} cases have names of patients that it has learned from; are they others?")
     with progress(f"Evaluating {record.reference}", len(chosen)) as done:
         report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
-    if keep or (cases is Part.test and data is None and limit is None and not mirror):
+    if keep:
         keep_scores(catalog, record, report, keep)
+    elif cases is Part.test and data is None and limit is None and not mirror:
+        keep_scores(catalog, record, report)
         keep_registered(settings, [record.domain], talk)
     if output:
         write_text(output, _document(report, output))

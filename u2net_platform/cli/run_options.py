@@ -66,7 +66,7 @@ Memory = Annotated[
     typer.Option(
         parser=bytes_of,
         metavar="SIZE",
-        help="Most that the process may hold, as 4GiB; all that is free.",
+        help="Most that the process may hold, as 4GiB; unless given, what is free.",
     ),
 ]
 Mirror = Annotated[

@@ -93,7 +93,8 @@ class _Examined:
 def _examine(plugin: DomainPlugin, case: Case) -> _Examined:
     image, labels = load_case(plugin, case)
     classes = None if labels is None else frozenset(np.unique(labels.array).tolist())
-    drawn = None if labels is None else _digest(labels.array)
+    # Nothing drawn is not the same drawing.
+    drawn = _digest(labels.array) if labels is not None and labels.array.any() else None
     oddities = [*_headers(case), *odd_intensities(plugin.spec.modality, image.array, case.images)]
     content = _digest(image.array)
     return _Examined(case.id, image.grid, classes, content, drawn, tuple(oddities))
@@ -174,9 +175,11 @@ def _of_the_whole(plugin: DomainPlugin, dataset: Dataset) -> Iterator[Finding]:
         )
         yield Finding(None, "warning", fault)
     ids = [case.id for case in (*dataset.training, *dataset.test)]
-    if plugin.spec.subject and all(plugin.spec.subject_of(one) == one for one in ids):
+    subjects = {plugin.spec.subject_of(one) for one in ids}
+    if plugin.spec.subject and (subjects == {*ids} or len(subjects) == 1 < len(ids)):
+        what = "one patient in all cases" if len(subjects) == 1 else "a patient in no case"
         fault = UnmatchedPattern(
-            f"`subject` of {plugin.name} tells whom no case shows", "Correct it in domain.toml."
+            f"`subject` of {plugin.name} finds {what}", "Correct it in domain.toml."
         )
         yield Finding(None, "warning", fault)
     for pattern in sorted({one for rule in plugin.spec.unlabelled for one in rule.cases}):
@@ -220,28 +223,32 @@ def _outliers(cases: Sequence[_Examined]) -> Iterator[Finding]:
     spacings = np.array([case.grid.spacing_zyx_mm for case in cases])
     median = np.median(spacings, axis=0)
     for case in cases:
-        if fault := odd_size(case.grid, median, case.case_id):
+        if fault := odd_size(case.grid, median, case.case_id, "the median"):
             yield Finding(case.case_id, "warning", fault)
 
 
-def odd_size(grid: Grid, median_zyx_mm: Sequence[float], name: str) -> SpacingOutlier | None:
-    """Whether a canonical image's voxels, or all of it, are far from what a domain's are."""
-    spacing, median = np.array(grid.spacing_zyx_mm), np.array(median_zyx_mm)
+def odd_size(
+    grid: Grid, usual_zyx_mm: Sequence[float], name: str, whose: str
+) -> SpacingOutlier | None:
+    """Whether a canonical image has voxels far from the usual, which are `whose`, or is far too
+    small or large."""
+    spacing, usual = np.array(grid.spacing_zyx_mm), np.array(usual_zyx_mm)
     extent = spacing * grid.shape_zyx
-    ratio = np.maximum(spacing / median, median / spacing).max()
+    ratio = np.maximum(spacing / usual, usual / spacing).max()
     if ratio <= SPACING_RATIO and extent.min() >= SHORTEST_MM and extent.max() <= LONGEST_MM:
         return None
     shown = " x ".join(f"{side:g}" for side in spacing)
     size = " x ".join(f"{side:.4g}" for side in extent)
     return SpacingOutlier(
-        f"{name} has voxels of {shown} mm and is {size} mm large (z y x); the median voxel of"
-        f" the domain is {' x '.join(f'{side:g}' for side in median)} mm",
+        f"{name} has voxels of {shown} mm and is {size} mm large (z y x); {whose} has voxels of"
+        f" {' x '.join(f'{side:g}' for side in usual)} mm",
         "Look at the header: the unit may be another than mm, or an axis exchanged.",
     )
 
 
 def _missing_classes(plugin: DomainPlugin, cases: Sequence[_Examined]) -> Iterator[Finding]:
-    labelled = [case for case in cases if case.classes is not None]
+    allowed = plugin.spec.empty_labels
+    labelled = [case for case in cases if (case.drawn if allowed else case.classes is not None)]
     cases_without = defaultdict(list)
     for value, name in enumerate(plugin.spec.class_names, start=1):
         for case in labelled:

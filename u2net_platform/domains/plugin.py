@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import BrokenPlugin, DomainError
+from u2net_platform.errors import BrokenPlugin, DomainError, IncompatibleParts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,18 +75,25 @@ class DomainPlugin:
 
 
 def with_hooks(
-    spec: DomainSpec, digest: str, load: Callable[[], DomainPlugin]
-) -> DomainPlugin | None:
+    spec: DomainSpec, digest: str, load: Callable[[], DomainPlugin], what: str, remedy: str
+) -> DomainPlugin:
     """The plugin of this spec and digest: without hooks, or with those of the plugin that `load`
-    finds, where they are the ones; else None. What else that plugin declares does not matter."""
+    finds. What else that plugin declares does not matter.
+
+    Raises:
+        IncompatibleParts: it has other hooks, or cannot be loaded; `what` needs them.
+    """
     plain = DomainPlugin(spec, Path())
     if plain.digest == digest:
         return plain
+    reason = f"{what} was made with a plugin's code that this machine does not have"
     try:
         found = replace(load(), spec=spec)
-    except DomainError:
-        return None
-    return found if found.digest == digest else None
+    except DomainError as error:
+        raise IncompatibleParts(f"{reason}: {error.message}", remedy) from error
+    if found.digest != digest:
+        raise IncompatibleParts(reason, remedy)
+    return found
 
 
 def _hook(module: ModuleType, name: str) -> Any:

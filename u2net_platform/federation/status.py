@@ -11,9 +11,8 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RoundRecord, Status
 from u2net_platform.errors import NothingToResume, UnknownRecord
 from u2net_platform.federation.request import REQUEST_FILE, request_of
-from u2net_platform.files import is_held
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.request import LOCK_FILE
+from u2net_platform.workflows.request import is_abandoned
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ def read_status(settings: Settings, run_id: str | None) -> RunStatus:
         status, ended_at = run.status, run.ended_at
     # A coordinator that was killed, or stopped by Flower, says nothing any more; nor does one that
     # ended before it had a row. One that Flower has still to start has no lock.
-    lock = settings.runs_dir / run_id / LOCK_FILE
-    if status in ("running", "waiting for sites") and lock.exists() and not is_held(lock):
+    if status in ("running", "waiting for sites") and is_abandoned(settings, run_id):
         status = "interrupted"
     done = max((one.number for one in rounds if one.status == "completed"), default=0)
     return RunStatus(run_id, status, done, request.rounds, tuple(rounds), ended_at)

@@ -29,7 +29,7 @@ from u2net_platform.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from u2net_platform.files import atomic_path, write_text
+from u2net_platform.files import atomic_path, storage_errors, write_text
 from u2net_platform.imaging.grid import Grid, orientation, triple
 from u2net_platform.imaging.nifti import (
     check_nifti,
@@ -178,23 +178,21 @@ def write_labels(
     path: Path,
     labels: LabelVolume,
     names: Sequence[str],
-    origin: Mapping[str, object] = MappingProxyType({}),
+    about: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
-    """Write a label file whole or not at all, and beside it `<stem>.labels.json`: the name of each
-    class, its volume in ml, and `origin`, what made it.
+    """Write a label file whole or not at all, and then, beside it, `<stem>.labels.json`: the name
+    of each class, and what else is known `about` the labels.
 
     Raises:
         UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
     legend = legend_of(path)
+    with storage_errors(legend):
+        legend.unlink(missing_ok=True)  # lest it speak of other labels, should this be killed
     write_array(path, labels.array[None], labels.grid)
-    content = {
-        "labels": {str(value): name for value, name in enumerate(("background", *names))},
-        "volumes_ml": volumes_ml(labels, names),
-        **origin,
-    }
-    write_text(legend, json.dumps(content, indent=2) + "\n")
+    values = {str(value): name for value, name in enumerate(("background", *names))}
+    write_text(legend, json.dumps({"labels": values, **about}, indent=2) + "\n")
 
 
 def legend_of(path: Path) -> Path:

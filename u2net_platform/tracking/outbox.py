@@ -85,10 +85,8 @@ class OutboxRecorder:
     def _tell(self, entry: Entry) -> None:
         with storage_errors(self._file):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-        # A line break comes first, lest it join a line that a power cut left torn. Where the server
-        # answers, it is gone in a moment.
-        line = f"\n{json.dumps(entry, default=str)}"
-        append_line(self._file, line, sync=self._next_try > 0)
+        # Where the server answers, it is gone in a moment.
+        append_line(self._file, json.dumps(entry, default=str), sync=self._next_try > 0)
         if time.monotonic() >= self._next_try:
             self.send()
 

@@ -129,12 +129,14 @@ def _provenance(record: VersionRecord, run: RunRecord) -> Provenance:
 def _require_plugin(
     settings: Settings, catalog: Catalog, spec: DomainSpec, digest: str, path: Path
 ) -> None:
-    if with_hooks(spec, digest, lambda: load_added(spec.name, settings, catalog)) is None:
-        raise IncompatibleParts(
-            f"{path} was made with a plugin's code that this machine does not have",
-            f"Get that plugin, read its code, and add it: u2net domain add {spec.name} --path "
-            "FOLDER; then import again.",
-        )
+    with_hooks(
+        spec,
+        digest,
+        lambda: load_added(spec.name, settings, catalog),
+        str(path),
+        f"Get that plugin, read its code, and add it: u2net domain add {spec.name} --path FOLDER;"
+        " then import again.",
+    )
 
 
 def _weights(store: WeightStore, digest: str) -> bytes:

@@ -15,6 +15,7 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord, scores_key
 from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
+from u2net_platform.data.store import PreparedStore
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import EmptyLabel, InvalidDataset, MissingFile
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
@@ -64,20 +65,25 @@ def cases_of(
 
 
 def require_other_data(
-    catalog: Catalog, record: VersionRecord, directory: Path, cases: Sequence[Case]
+    settings: Settings, catalog: Catalog, loaded: LoadedVersion, cases: Sequence[Case]
 ) -> int:
-    """How many cases of another data set have names that the version has learned from.
+    """How many cases of another data set have names of patients that a version has learned from.
 
     Raises:
-        InvalidDataset: it is the data set that the version was trained on.
+        InvalidDataset: some are the very files that it has learned from.
     """
-    known = catalog.domains.get(record.domain).data_dir
-    if known is not None and Path(known).resolve() == directory.resolve():
-        raise InvalidDataset(
-            f"{record.reference} has learned from cases of {directory}",
-            "Name a data set that it has never seen; its test cases are scored without --data.",
-        )
-    return len(learned_cases(catalog, [record])[record.domain] & {case.id for case in cases})
+    record, subject_of = loaded.record, loaded.plugin.spec.subject_of
+    names = learned_cases(catalog, [record])[record.domain]
+    subjects = {subject_of(name) for name in names}
+    alike = [case for case in cases if subject_of(case.id) in subjects]
+    store = PreparedStore(settings.prepared_dir)
+    for case in alike:
+        if case.id in names and store.find(loaded.plugin, loaded.plan, case):
+            raise InvalidDataset(
+                f"{record.reference} has learned from {case.id}, as {case.images[0]} has it",
+                "Name a data set that it has never seen; its test cases are scored without --data.",
+            )
+    return len(alike)
 
 
 def evaluate_test(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections import Counter
@@ -70,7 +71,8 @@ class PredictedCase:
 
 @dataclass(frozen=True)
 class Labeller:
-    """What labels; its outputs say `version`, as `heart:3`, and the digests of its weights."""
+    """What labels. Its outputs say `version`, as `heart:3`; label files the digests of its weights
+    too."""
 
     predictor: Predictor
     version: str = "unpublished"
@@ -99,9 +101,12 @@ class Labeller:
 
         Raises:
             DataError: it cannot be read, or takes more memory than is allowed.
+            NeedsDicom: series of files that are no DICOM.
         """
         folder = paths[0]
         if not folder.is_dir():
+            if uids:
+                raise NeedsDicom(f"{folder} is no DICOM, and has no series", "Name no series.")
             headers = [header for path in paths if (header := read_header(path))]
             reading = sum(header.reading_bytes for header in headers)
             self.predictor.require_room(reading, str(folder))
@@ -111,36 +116,63 @@ class Labeller:
         self.predictor.require_room(sum(one.reading_bytes for one in series), str(folder))
         return joined([read_series(one) for one in series], [one.uid for one in series]), series
 
-    def write(self, target: Path, labels: LabelVolume, series: Sequence[Series] = ()) -> None:
-        """Write what was labelled: a DICOM SEG of the first series where the file ends so, else
-        as `write_labels`.
+    def require_target(self, target: Path, series: Sequence[Series]) -> None:
+        """Refuse before the work what `write` cannot write.
 
         Raises:
-            NeedsDicom, UnsupportedFormat, NotWritable, DiskFull: there is no file.
+            NeedsDicom, UnsupportedFormat
         """
         if target.suffix.lower() != SEG_ENDING:
-            program = f"{PRODUCT} {metadata.version(PRODUCT)}"
-            origin = {"version": self.version, "program": program, "digests": {**self.digests}}
-            write_labels(target, labels, self.classes, origin)
-            return
-        if not series:
+            stem_of(target)
+        elif not series:
             raise NeedsDicom(
                 f"The image is no DICOM, and the SEG {target} would have no slices to refer to",
                 f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
             )
-        from u2net_platform.imaging.dicom_seg import write_seg
 
-        write_seg(target, labels, self.classes, series[0], self.version)
+    def write(
+        self,
+        target: Path,
+        labels: LabelVolume,
+        series: Sequence[Series] = (),
+        warnings: Sequence[str] = (),
+    ) -> dict[str, float]:
+        """Write labels: a DICOM SEG of the first series where the file ends so, else as
+        `write_labels`, with all that is known of them. Returns the volume of each class, ml.
 
-    def oddities(self, image: ImageVolume, paths: Sequence[Path]) -> list[str]:
-        """How an image differs from what the domain is of."""
+        Raises:
+            NeedsDicom, UnsupportedFormat, NotWritable, DiskFull: there is no file.
+        """
+        self.require_target(target, series)
+        volumes = volumes_ml(labels, self.classes)
+        if target.suffix.lower() == SEG_ENDING:
+            from u2net_platform.imaging.dicom_seg import write_seg
+
+            write_seg(target, labels, self.classes, series[0], self.version)
+            return volumes
+        about = {
+            "volumes_ml": volumes,
+            "warnings": [*warnings],
+            "version": self.version,
+            "program": f"{PRODUCT} {metadata.version(PRODUCT)}",
+            "digests": {**self.digests},
+        }
+        write_labels(target, labels, self.classes, about)
+        return volumes
+
+    def oddities(self, image: ImageVolume, paths: Sequence[Path], labels: LabelVolume) -> list[str]:
+        """How an image differs from what the domain is of, and whether nothing was found in it."""
         plugin, name = self.predictor.plugin, str(paths[0])
         found: list[DataError] = []
         if not plugin.clean_image:  # which may well turn it into what it should be
             found += odd_intensities(plugin.spec.modality, image.array, paths)
-        if size := odd_size(canonical(image).grid, self.predictor.plan.spacing_zyx_mm, name):
+        plan = self.predictor.plan.spacing_zyx_mm
+        if size := odd_size(canonical(image).grid, plan, name, f"{plugin.name}'s plan"):
             found.append(size)
-        return [one.message for one in found]
+        odd = [one.message for one in found]
+        if not labels.array.any() and not plugin.spec.empty_labels:
+            odd.append(f"{name} shows no {', '.join(self.classes)}")
+        return odd
 
 
 def predict_paths(
@@ -150,13 +182,16 @@ def predict_paths(
     on_case: Callable[[str], None],
     existing: Existing = "refuse",
     series: Sequence[str] = (),
+    on_warning: Callable[[str], None] = lambda _: None,
 ) -> list[PredictedCase]:
     """Label one image into one file, or every image of a folder into a folder of .nii.gz files.
 
     Several domains label the same images, each into a folder of its name below `output`. An image
     is read once for all, and prepared once for those that see it alike.
 
-    existing: what becomes of labels that are there: `skip` leaves them, and out of the result.
+    existing: what becomes of labels that are there: `skip` leaves those of the same version, and
+        leaves them out of the result.
+    on_warning: takes what is odd, case by case.
     series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
 
     In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
@@ -181,12 +216,19 @@ def predict_paths(
         targets = {one.domain: _in_folder(cases, output / one.domain) for one in labellers}
     for paths in targets.values():
         _check_targets(inputs, list(paths.values()), existing)
-    results = []
+    if existing == "skip":
+        for one in labellers:
+            for target in targets[one.domain].values():
+                _require_own(target, one)
+    results: list[PredictedCase] = []
     for case in cases:
         into = [(one, targets[one.domain][case.id]) for one in labellers]
         if existing == "skip":
-            into = [(one, target) for one, target in into if not _is_whole(target)]
-        results.extend(_predict_case(into, case, series))
+            into = [(one, target) for one, target in into if not target.exists()]
+        found = _predict_case(into, case, series)
+        for warning in (text for one in found for text in one.warnings):
+            on_warning(warning)
+        results.extend(found)
         on_case(case.id)
     return results
 
@@ -278,10 +320,23 @@ def _check_targets(inputs: Path, targets: list[Path], existing: Existing) -> Non
         raise NotWritable(f"{folder} cannot be written", "Choose another place for the output.")
 
 
-def _is_whole(target: Path) -> bool:
-    """Whether a prediction is there, with what is written after it."""
-    legend = target if target.suffix.lower() == SEG_ENDING else legend_of(target)
-    return target.exists() and legend.exists()
+def _require_own(target: Path, labeller: Labeller) -> None:
+    """Labels that are there are done only if the same version made them.
+
+    Raises:
+        NotWritable: another did, or it cannot be told.
+    """
+    if not target.exists() or target.suffix.lower() == SEG_ENDING:
+        return
+    try:
+        version = json.loads(legend_of(target).read_text("utf-8"))["version"]
+    except (OSError, ValueError, LookupError, TypeError):
+        version = None
+    if version != labeller.version:
+        raise NotWritable(
+            f"{target} is by {version or 'nobody knows whom'}, not by {labeller.version}",
+            "Name another folder for the output, or add --overwrite.",
+        )
 
 
 def _predict_case(
@@ -297,16 +352,13 @@ def _predict_case(
     for one, target in into:
         try:
             labels = one.predictor.predict_made(made.for_domain(one.predictor), image.grid)
-            one.write(target, labels, series)
+            odd = one.oddities(image, case.images, labels)
+            volumes = one.write(target, labels, series, odd)
         except StorageError:  # the next case would meet it too
             raise
         except Exception as error:
             results.append(PredictedCase(case.id, one.domain, None, error))
         else:
-            volumes = volumes_ml(labels, one.classes)
-            odd = one.oddities(image, case.images)
-            if not any(volumes.values()) and not one.predictor.plugin.spec.empty_labels:
-                odd.append(f"{target} has no voxel of {', '.join(one.classes)}")
             results.append(PredictedCase(case.id, one.domain, target, None, volumes, tuple(odd)))
     return results
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.deployments import not_evaluated
 from u2net_platform.catalog.records import DeploymentRecord, Slot, VersionRecord, scores_key
 from u2net_platform.errors import InvalidRule, NotEvaluated, RuleNotMet, UnknownRecord
-
-Scores = dict[str, Any]  # `Report.mean`, as JSON
 
 CURRENT = "current"  # on the right side of a condition: what is in service now
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -29,7 +28,7 @@ CONDITION = re.compile(
 
 @dataclass(frozen=True)
 class Condition:
-    """As `dice >= 0.9`, `posterior.hd95_mm < 3` or `dice >= current`, on scores of test cases."""
+    """As `dice >= 0.9`, `posterior.hd95_mm < 3` or `dice >= current`."""
 
     text: str
     label: str | None
@@ -48,28 +47,22 @@ def promote(
 ) -> DeploymentRecord:
     """Deploy a version where all conditions of the rule hold; the rule becomes the reason.
 
-    Where nothing is in service, or nothing that has these scores, conditions against it hold.
+    Where nothing is in service, or nothing that was ever tested, conditions against it hold.
 
     on: the name of another data set, whose scores count instead of those of test cases.
 
     Raises:
         InvalidRule: the rule cannot be read, or a class or score in it is not among the version's.
         RuleNotMet: with every condition that does not hold, and the score.
-        NotEvaluated: the version has no such scores.
+        NotEvaluated: the version has no such scores, or what is in service has none `on` that data.
         InvalidSlot: as `Deployments.deploy`.
     """
     conditions = parse_rule(rule)
-    key = scores_key(on)
-    if key not in version.metrics:
-        raise NotEvaluated(
-            f"{version.reference} has no scores of {on or 'test cases'}",
-            f"Evaluate it: u2net evaluate {version.reference}"
-            + (f" --cases all --data FOLDER --keep {on}" if on else ""),
-        )
-    scores = version.metrics[key]
     current = _in_service(catalog, slot)
-    others = current.metrics.get(key) if current else None
-    broken = [text for one in conditions if (text := _broken(one, scores, others))]
+    _require_scores(catalog, version, on)
+    if on and current and any(one.bound is None for one in conditions):
+        _require_scores(catalog, current, on)
+    broken = [text for one in conditions if (text := _broken(one, version, current, on))]
     if broken:
         raise RuleNotMet(
             f"{version.reference} stays out of service as {slot}: {'; '.join(broken)}",
@@ -106,12 +99,24 @@ def _in_service(catalog: Catalog, slot: Slot) -> VersionRecord | None:
         return None
 
 
-def _broken(one: Condition, scores: Scores, current: Scores | None) -> str:
+def _require_scores(catalog: Catalog, version: VersionRecord, on: str | None) -> None:
+    if scores_key(on) in version.metrics:
+        return
+    if on is None:
+        raise not_evaluated(version.reference, catalog.runs.get(version.run_id).fold)
+    raise NotEvaluated(
+        f"{version.reference} has no scores on {on}",
+        f"Score it there: u2net evaluate {version.reference} --cases all --data FOLDER --keep {on}",
+    )
+
+
+def _broken(
+    one: Condition, version: VersionRecord, current: VersionRecord | None, on: str | None
+) -> str:
     """Why the condition does not hold; empty if it does."""
-    score = _score(one, scores)
-    bound = one.bound
+    score, bound = _score(one, version, on), one.bound
     if bound is None:
-        bound = _score(one, current) if current else None
+        bound = _score(one, current, on) if current else None
         if bound is None:
             return ""
     if score is not None and COMPARISONS[one.comparison](score, bound):
@@ -119,12 +124,15 @@ def _broken(one: Condition, scores: Scores, current: Scores | None) -> str:
     return f"{one.text} does not hold ({'no score' if score is None else f'{score:.4g}'})"
 
 
-def _score(one: Condition, means: Scores) -> float | None:
+def _score(one: Condition, version: VersionRecord, on: str | None) -> float | None:
+    means: dict[str, Any] | None = version.metrics.get(scores_key(on))
+    if means is None:
+        return None
     scores = means["overall"] if one.label is None else means["classes"].get(one.label)
     if scores is None:
         raise InvalidRule(
-            f"There are no scores of a class {one.label!r}",
-            f"The classes are {', '.join(means['classes'])}.",
+            f"{version.reference} has no class {one.label!r}",
+            f"Its classes are {', '.join(means['classes'])}.",
         )
     value = scores.get(one.metric)
     return None if value is None else float(value)

@@ -21,6 +21,7 @@ from u2net_platform.tracking.outbox import SYNC_HINT
 from u2net_platform.tracking.registry import Alias, Entry, Registered, Registry, model_name
 from u2net_platform.workflows.bundle import export_bundle
 from u2net_platform.workflows.bundle_file import read_bundle
+from u2net_platform.workflows.bundle_parts import Metrics
 from u2net_platform.workflows.registered_model import BUNDLE_FILE
 from u2net_platform.workflows.request import LOCK_FILE
 
@@ -146,7 +147,9 @@ def _set_aliases(registry: Registry, catalog: Catalog, domain: str, done: Regist
 
 
 def _entry(catalog: Catalog, record: VersionRecord, pictures: bool) -> Entry:
-    scores = {key: value for key, value in record.metrics.items() if key != "bundle"}
+    # As in a bundle: scores on other data are of who has those.
+    known = Metrics.model_fields.keys() - {"bundle"}
+    scores = {key: one for key, one in record.metrics.items() if key in known}
     metrics = dict(_numbers(scores))
     return Entry(
         domain=record.domain,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from u2net_platform.domains.discovery import load_plugin
 from u2net_platform.domains.plugin import DomainPlugin, with_hooks
-from u2net_platform.errors import IncompatibleParts, InvalidDataset
+from u2net_platform.errors import InvalidDataset
 from u2net_platform.imaging.dicom import Series
 from u2net_platform.imaging.volume import LabelVolume
 from u2net_platform.inference.device import choose_device
@@ -79,12 +79,11 @@ def _load_pyfunc(path: str) -> RegisteredModel:
 
 def _plugin(version: str, parts: Parts) -> DomainPlugin:
     """The bundle's spec, with hooks from disk where the version was made with some."""
-    name = parts.spec.name
-    found = with_hooks(parts.spec, parts.new.plugin_digest, lambda: load_plugin(name, Settings()))
-    if found is None:
-        raise IncompatibleParts(
-            f"{version} was made with a plugin's code that this machine does not have: "
-            "MLflow carries none",
-            f"Put the plugin's folder into {Settings().plugins_dir}, then load it again.",
-        )
-    return found
+    return with_hooks(
+        parts.spec,
+        parts.new.plugin_digest,
+        lambda: load_plugin(parts.spec.name, Settings()),
+        version,
+        f"MLflow carries no code. Put the plugin's folder into {Settings().plugins_dir}, then load"
+        " it again.",
+    )

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from u2net_platform.files import is_held
 from u2net_platform.model.topology import ArchitectureName
 from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
@@ -60,6 +61,13 @@ class Request(BaseModel):
     def adapts(self) -> bool:
         """Whether it trains a new domain on a frozen backbone."""
         return self.base is not None and self.frozen
+
+
+def is_abandoned(settings: Settings, run_id: str) -> bool:
+    """Whether a run has begun below this home, and no process works on it: one that was killed
+    could not say so."""
+    lock = settings.runs_dir / run_id / LOCK_FILE
+    return lock.exists() and not is_held(lock)
 
 
 def request_of(settings: Settings, run_id: str) -> Request | None:

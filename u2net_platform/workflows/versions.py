@@ -12,7 +12,6 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.plugin import DomainPlugin, with_hooks
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import IncompatibleParts
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
@@ -73,13 +72,11 @@ def load_network(store: WeightStore, record: VersionRecord) -> UniversalUNet:
 def _plugin(settings: Settings, catalog: Catalog, record: VersionRecord) -> DomainPlugin:
     """The version's own spec, with hooks from disk only where they are those it was made with."""
     spec = DomainSpec.parse(record.spec, f"the spec of {record.reference}")
-    plugin = with_hooks(
-        spec, record.plugin_digest, lambda: load_added(record.domain, settings, catalog)
+    return with_hooks(
+        spec,
+        record.plugin_digest,
+        lambda: load_added(record.domain, settings, catalog),
+        record.reference,
+        "Put back that plugin (u2net domain add --help), or train a new version with the one that"
+        " is there.",
     )
-    if plugin is None:
-        raise IncompatibleParts(
-            f"{record.reference} was trained with a plugin's code that is not on this machine",
-            "Put back that plugin (u2net domain add --help), or train a new version with the one"
-            " that is there.",
-        )
-    return plugin

@@ -194,6 +194,8 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
         return [(one.version, one.directly) for one in trained.versions.that_saw_case(*case)]
 
     assert saw_case("heart", "P1_a") == saw_case("heart", "P1_*") == saw("1111")
+    assert saw_case("heart", "P[4]_*") == saw("4")
+    assert trained.versions.that_tell_no_cases("heart") == []
     assert saw_case("liver", "P2_b") == saw("2222")  # watched: plan and choices come of it
     assert saw_case("heart", "P2_b") == saw_case("heart", "P9") == saw_case("heart", "P1") == []
 

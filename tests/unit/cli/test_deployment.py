@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sqlite3
 from typing import Any
 
 import pytest
@@ -163,6 +164,14 @@ def test_a_patient_s_case_leads_to_the_versions_that_learned_from_it(u2net) -> N
     assert "nose" in u2net("catalog", "query", "case", "nose", "case_1", exit_code=3)
 
 
+def test_versions_that_came_in_a_bundle_are_said_not_to_tell_their_cases(u2net, settings) -> None:
+    with sqlite3.connect(settings.home / "catalog.db") as database:
+        database.execute("UPDATE u2net_run_domains SET fingerprint = '{}'")
+    result = CliRunner().invoke(app, ["catalog", "query", "case", "bright", "case_1"])
+    assert "do not say which cases they learned from: bright:1, bright:2, bright:3" in result.stderr
+    assert "No other version" in result.stderr
+
+
 def test_a_run_that_was_killed_is_told_from_one_at_work(u2net, settings) -> None:
     catalog = Catalog.open(settings.database_url)
     (run,) = catalog.runs.list()
@@ -170,12 +179,12 @@ def test_a_run_that_was_killed_is_told_from_one_at_work(u2net, settings) -> None
 
     def state() -> str:
         (row,) = csv.DictReader(io.StringIO(u2net("catalog", "query", "runs", "--csv")))
-        return row["state"]
+        return row["status"]
 
     assert state() == "running"  # on another machine
     with exclusive(settings.runs_dir / run.id / LOCK_FILE):
         assert state() == "running"
-    assert state() == "killed"
+    assert state() == "interrupted"
 
 
 def test_the_version_is_told(u2net) -> None:

@@ -11,7 +11,11 @@ from typer.testing import CliRunner, Result
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.cli.app import app
+from u2net_platform.data.dataset import open_dataset
+from u2net_platform.data.store import PreparedStore
 from u2net_platform.imaging.volume import write_array
+from u2net_platform.inference.device import choose_device
+from u2net_platform.workflows.versions import load_predictor
 
 
 def run(*arguments: str | Path) -> Result:
@@ -39,7 +43,7 @@ def test_predict_writes_a_label_file_and_says_where(added, bright_data, tmp_path
         "output": str(target),
         "error": None,
         "volumes_ml": beside["volumes_ml"],
-        "warnings": [],
+        "warnings": beside["warnings"],
     }
     record = added.find("bright:1")
     assert beside["labels"] == {"0": "background", "1": "organ"}
@@ -57,16 +61,23 @@ def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, 
     arguments = ("predict", "--domain", "bright", "-i", folder, "-o", out, "--json")
     assert run(*arguments).exit_code == 0
     (out / "b.nii.gz").unlink()
-    (out / "c.labels.json").unlink()  # written last: c was not finished
     before = (out / "a.nii.gz").stat().st_mtime_ns
     refused = run(*arguments)
     assert refused.exit_code == 5 and "--skip-existing" in json.loads(refused.stdout)["hint"]
     result = run(*arguments, "--skip-existing")
-    assert [one["case_id"] for one in json.loads(result.stdout)["data"]["cases"]] == ["b", "c"]
-    assert "were left: 1" in result.stderr
+    assert [one["case_id"] for one in json.loads(result.stdout)["data"]["cases"]] == ["b"]
+    assert "were left: 2" in result.stderr
     assert (out / "a.nii.gz").stat().st_mtime_ns == before
-    assert (out / "c.labels.json").exists()
+    done = run(*arguments, "--skip-existing")
+    assert (done.exit_code, "Labelled by" in done.stderr) == (0, False)
     assert run(*arguments, "--skip-existing", "--overwrite").exit_code == 2
+    # What nobody or somebody else has drawn is neither done nor to be replaced.
+    for legend in ('{"version": "bright:7"}', "{}", "[]"):
+        (out / "c.labels.json").write_text(legend)
+        refused = run(*arguments, "--skip-existing")
+        assert (refused.exit_code, "c.nii.gz is by" in refused.stdout) == (5, True)
+    (out / "c.labels.json").unlink()
+    assert run(*arguments, "--skip-existing").exit_code == 5
 
 
 def test_what_looks_like_no_image_of_the_domain_is_warned_of(added, scan, tmp_path) -> None:
@@ -76,8 +87,10 @@ def test_what_looks_like_no_image_of_the_domain_is_warned_of(added, scan, tmp_pa
     result = run("predict", "--domain", "bright", "-i", image, "-o", target)
     assert result.exit_code == 0, result.output
     assert "it looks like a CT" in result.stderr
-    assert "median voxel of the domain is 2 x 1.5 x 1.5 mm" in result.stderr
+    assert "bright's plan has voxels of 2 x 1.5 x 1.5 mm" in result.stderr
     assert "Labelled by bright:1" in result.stderr
+    warnings = json.loads((tmp_path / "mask.labels.json").read_text())["warnings"]
+    assert len(warnings) == result.stderr.count("Warning: ") == 2
 
 
 def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(
@@ -131,20 +144,25 @@ def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
 
 
 def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_service(
-    added, bright_data, tmp_path
+    added, settings, bright_data, tmp_path
 ) -> None:
     deploy = ("model", "deploy", "bright:1")
     assert run(*deploy).exit_code == 6
     other = tmp_path / "ward"
     shutil.copytree(bright_data, other)
     evaluate = ("evaluate", "bright", "--cases", "all", "--data")
-    own = run(*evaluate, bright_data, "--keep", "ward", "--json")
-    assert (own.exit_code, json.loads(own.stdout)["error_code"]) == (4, "InvalidDataset")
     assert run("evaluate", "bright", "--keep", "ward").exit_code == 2
     assert run(*evaluate, other, "--keep", "The Ward").exit_code == 2
+    loaded = load_predictor(settings, "bright:1", choose_device("cpu"))
+    (case,) = [one for one in open_dataset(bright_data).training if one.id == "case_4"]
+    store = PreparedStore(settings.prepared_dir)
+    store.prepare(loaded.plugin, loaded.plan, case)  # as training did
+    own = run(*evaluate, bright_data, "--keep", "ward", "--json")
+    assert (own.exit_code, "case_4" in json.loads(own.stdout)["message"]) == (4, True)
+    shutil.rmtree(settings.prepared_dir)
     result = run(*evaluate, other, "--keep", "ward", "--json")
     assert result.exit_code == 0, result.output
-    assert "8 cases have names" in result.stderr
+    assert "8 cases have names of patients" in result.stderr
     mean = json.loads(result.stdout)["data"]["mean"]
     assert added.find("bright:1").metrics == {"external/ward": mean}
     assert run(*deploy).exit_code == 0

@@ -12,7 +12,10 @@ from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 
 
 def test_a_subject_that_no_case_tells_is_told(tmp_path: Path) -> None:
-    dataset = open_dataset(write_phantom("ball", tmp_path, cases=2, seed=0))
+    dataset = open_dataset(write_phantom("ball", tmp_path, cases=3, seed=0))
+    names = ("P1_a", "P1_b", "P2_a")
+    named = [replace(one, id=name) for one, name in zip(dataset.training, names, strict=False)]
+    dataset = replace(dataset, training=tuple(named), test=())
     plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
 
     def told(subject: str) -> list[str]:
@@ -20,9 +23,9 @@ def test_a_subject_that_no_case_tells_is_told(tmp_path: Path) -> None:
         found = check_dataset(replace(plugin, spec=spec), dataset, lambda _: None)
         return [one.fault.message for one in found if one.fault.error_code == "UnmatchedPattern"]
 
-    assert told("(ball)_") == []
-    (message,) = told("(patient)_")
-    assert "subject" in message
+    assert told(r"(P\d)_") == []
+    (none,), (one,) = told("(patient)_"), told("(P)")
+    assert "in no case" in none and "one patient in all cases" in one
 
 
 def test_patterns_of_no_case_and_those_that_spell_out_a_name_are_told(tmp_path: Path) -> None:

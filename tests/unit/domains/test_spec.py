@@ -1,3 +1,5 @@
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import BrokenPlugin, InvalidSpec, MissingFile
 
+ARCHITECTURE = Path(__file__).parents[3] / "ARCHITECTURE.md"
 SPEC = {
     "name": "kidney",
     "description": "Kidneys",
@@ -57,6 +60,12 @@ def test_a_subject_is_what_the_group_matches_from_the_start() -> None:
     shown = [spec.subject_of(name) for name in ("P07_early", "P07_late", "P7_early", "xP07_a")]
     assert shown == ["P07", "P07", "P7", "xP07_a"]
     assert DomainSpec.parse(SPEC, "").subject_of("P07_early") == "P07_early"
+
+
+def test_the_documents_show_a_subject_that_toml_reads(tmp_path: Path) -> None:
+    row = re.search(r"^\| `subject` \|.*?as `(.*?)`", ARCHITECTURE.read_text("utf-8"), re.MULTILINE)
+    assert row
+    assert tomllib.loads(f"subject = {row[1]}") == {"subject": r"(P\d+)_"}
 
 
 @pytest.mark.parametrize("pattern", ["P", "(P", "(P)(7)", ""])

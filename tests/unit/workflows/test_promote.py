@@ -86,10 +86,18 @@ def test_scores_of_another_data_set_may_count_instead(catalog: Catalog) -> None:
     with pytest.raises(RuleNotMet, match=r"\(0\.6\)"):
         promote(catalog, catalog.find("bright:3"), SLOT, "dice >= 0.7", "ann", on="ward")
     promote(catalog, catalog.find("bright:1"), SLOT, "dice >= 0.5", "ann")
-    # What is in service has no scores there: a condition against it holds.
+    with pytest.raises(NotEvaluated, match="bright:1 has no scores on ward"):
+        promote(catalog, catalog.find("bright:3"), SLOT, "dice >= current", "ann", on="ward")
+    catalog.versions.add_metrics("bright", 1, {"external/ward": scores(0.5, 3)["test"]})
     done = promote(catalog, catalog.find("bright:3"), SLOT, "dice >= current", "ann", on="ward")
     assert (done.version, done.forced) == ("bright:3", False)
     assert done.reason == "promoted: dice >= current on ward"
+
+
+def test_scores_elsewhere_are_no_test_scores(catalog: Catalog) -> None:
+    catalog.versions.add_metrics("bright", 3, {"external/ward": scores(0.6, 3)["test"]})
+    with pytest.raises(NotEvaluated, match="never evaluated on its test cases"):
+        promote(catalog, catalog.find("bright:3"), SLOT, "dice >= 0", "ann")
 
 
 @pytest.mark.parametrize(

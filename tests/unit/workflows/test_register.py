@@ -80,12 +80,15 @@ def test_scores_and_aliases_follow_the_catalog(
     register(settings, ["bright"])
     catalog = Catalog.open(settings.database_url)
     for number in (1, 2):
-        catalog.versions.add_metrics("bright", number, {"test": SCORES})
+        external = {"external/our_ward": SCORES}
+        catalog.versions.add_metrics("bright", number, {"test": SCORES} | external)
     champion, north = Slot(domain="bright"), Slot(domain="bright", site="north")
     catalog.deployments.deploy(champion, 2, "me")
     catalog.deployments.deploy(north, 1, "me")
     done = register(settings, ["bright"])
     assert done.updated == ["bright:1", "bright:2"]
+    tags = client.get_model_version("u2net-bright", "1").tags
+    assert not any("our_ward" in key for key in tags)  # it stays in the catalog
     assert done.aliases == ["u2net-bright@champion", "u2net-bright@champion_AT_north"]
     assert int(client.get_model_version_by_alias("u2net-bright", "champion").version) == 2
     there = client.get_model_version("u2net-bright", "1")
