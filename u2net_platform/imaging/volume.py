@@ -29,7 +29,7 @@ from u2net_platform.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from u2net_platform.files import atomic_path, storage_errors, write_text
+from u2net_platform.files import atomic_path, write_text
 from u2net_platform.imaging.grid import Grid, orientation, triple
 from u2net_platform.imaging.nifti import (
     check_nifti,
@@ -188,8 +188,6 @@ def write_labels(
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
     legend = legend_of(path)
-    with storage_errors(legend):
-        legend.unlink(missing_ok=True)  # lest it speak of other labels, should this be killed
     write_array(path, labels.array[None], labels.grid)
     values = {str(value): name for value, name in enumerate(("background", *names))}
     write_text(legend, json.dumps({"labels": values, **about}, indent=2) + "\n")
