@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -136,6 +137,47 @@ def test_two_sites_go_through_two_rounds(deployed: Field) -> None:
     assert all(s["bytes_up"] < dense / 20 for one in status["rounds"] for s in one["contributions"])
     assert deployed.u2net("federation", "status")["data"]["run"] == status["run"]
     assert "Traceback" not in deployed.u2net("federation", "logs", status["run"])["data"]["log"]
+
+
+def findings(done: dict) -> dict[str, tuple[str, str]]:
+    return {one["subject"]: (one["status"], one["detail"]) for one in done["data"]["findings"]}
+
+
+def test_a_site_that_is_ready_is_told_so(deployed: Field) -> None:
+    done = deployed.u2net("site", "check", deployed.sites / "north")
+    assert done["status"] == "ok", done
+    found = findings(done)
+    assert {status for status, _ in found.values()} == {"ok"}
+    assert list(found) == ["folder", "device", "coordinator", "apple"]
+    assert found["apple"][1].startswith("6 labelled cases in ")
+
+
+def test_what_keeps_a_site_from_taking_part_is_told_before(deployed: Field, tmp_path: Path) -> None:
+    from u2net_platform.federation.keys import create_authority
+
+    place = tmp_path / "north"
+    shutil.copytree(deployed.sites / "north", place, ignore=shutil.ignore_patterns("home", "state"))
+
+    def failed() -> dict[str, str]:
+        done = deployed.u2net("site", "check", place)
+        found = findings(done)
+        assert done["error_code"] == "InvalidSite"
+        return {name: detail for name, (status, detail) in found.items() if status == "fail"}
+
+    (place / "site.key").chmod(0o644)
+    create_authority(tmp_path / "other", ("127.0.0.1",))
+    (place / "ca.crt").write_bytes((tmp_path / "other" / "ca.crt").read_bytes())
+    text = (place / "site.toml").read_text()
+    (place / "site.toml").write_text(
+        text.replace("apple", "pear") + "[domains.nose]\ndata = 'no'\n"
+    )
+    found = failed()
+    assert list(found) == ["folder", "coordinator", "pear", "nose"]
+    assert "may be read by others" in found["folder"]
+    assert "certificate verify failed" in found["coordinator"]
+    port = Deployment(deployed.settings).config.port
+    (place / "site.toml").write_text(text.replace(str(port), str(free_port())))
+    assert "refused" in failed()["coordinator"]
 
 
 def test_keys_are_private_and_stay_where_they_are(deployed: Field) -> None:

@@ -66,7 +66,7 @@ def doctor(_json: Json = False) -> None:
     findings = examine(Settings())
     failed = [finding.subject for finding in findings if finding.status == "fail"]
     failure = U2NetError(f"not fit to work: {', '.join(failed)}", "Follow the remedies above.")
-    emit({"findings": findings}, _render_doctor, failure if failed else None)
+    emit({"findings": findings}, render_findings, failure if failed else None)
 
 
 def _render_info(data: dict[str, Any]) -> Table:
@@ -77,7 +77,7 @@ def _render_info(data: dict[str, Any]) -> Table:
     return table
 
 
-def _render_doctor(data: dict[str, Any]) -> Table:
+def render_findings(data: dict[str, Any]) -> Table:
     table = _plain_table()
     for finding in data["findings"]:
         table.add_row(finding.status, finding.subject, finding.detail)

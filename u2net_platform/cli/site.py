@@ -67,6 +67,26 @@ def approve(
 
 
 @app.command()
+def check(folder: Folder, _json: Json = False) -> None:
+    """Tell whether the site could take part now: keys, coordinator, device, plugins, data.
+
+    Ends with exit code 10 if something fails; each finding names its remedy.
+
+    \b
+    Examples:
+      u2net site check sites/north
+    """
+    from u2net_platform.cli.info import render_findings
+    from u2net_platform.errors import InvalidSite
+    from u2net_platform.federation.preflight import preflight
+
+    findings = preflight(folder)
+    failed = [one.subject for one in findings if one.status == "fail"]
+    failure = InvalidSite(f"not ready: {', '.join(failed)}", "Follow the remedies above.")
+    emit({"findings": findings}, render_findings, failure if failed else None)
+
+
+@app.command()
 def start(folder: Folder, _json: Json = False) -> None:
     """Take part: connect to the coordinator and work until this is ended.
 

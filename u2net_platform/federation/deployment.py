@@ -12,8 +12,6 @@ import json
 import os
 import re
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -29,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from u2net_platform.errors import DeploymentFailed, InvalidFederation, NotWritable
-from u2net_platform.federation.keys import CA_FILE, create_authority
+from u2net_platform.federation.keys import CA_FILE, create_authority, shake_hands
 from u2net_platform.federation.messages import SITE_NAME
 from u2net_platform.files import write_text
 from u2net_platform.settings import Settings
@@ -289,15 +287,12 @@ class Deployment:
         return pid if mine in words else None
 
     def _answers(self) -> bool:
-        context = ssl.create_default_context(cafile=str(self.folder / CA_FILE))
+        authority, name = self.folder / CA_FILE, self.config.hosts[0]
         try:
-            with (
-                socket.create_connection(("127.0.0.1", self.config.port), 2) as plain,
-                context.wrap_socket(plain, server_hostname=self.config.hosts[0]),
-            ):
-                return True
+            shake_hands(authority, "127.0.0.1", self.config.port, name, seconds=2)
         except OSError:
             return False
+        return True
 
     def _flwr(self, *arguments: str) -> dict[str, Any]:
         done = self._run(["flwr", *arguments, "--format", "json"])

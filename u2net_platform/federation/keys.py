@@ -7,6 +7,8 @@ coordinator has an authority of its own, which vouches for the server's certific
 from __future__ import annotations
 
 import ipaddress
+import socket
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +29,20 @@ SITE_KEY = "site.key"
 CA_FILE = "ca.crt"
 YEARS = timedelta(days=2 * 365)
 CURVE = ec.SECP384R1
+
+
+def shake_hands(authority: Path, host: str, port: int, name: str, seconds: float) -> None:
+    """Open and close a TLS connection to who has a certificate of this authority for this name.
+
+    Raises:
+        OSError: nobody answers within the seconds, or it is somebody else.
+    """
+    context = ssl.create_default_context(cafile=str(authority))
+    with (
+        socket.create_connection((host, port), seconds) as plain,
+        context.wrap_socket(plain, server_hostname=name),
+    ):
+        return
 
 
 def create_site_key(folder: Path) -> Path:

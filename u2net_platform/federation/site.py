@@ -79,7 +79,7 @@ class Site:
         # Its own, whatever the environment says of the coordinator's.
         self.settings = Settings(
             home=self.directory / "home",
-            plugins=self._path(self.config.plugins) if self.config.plugins else None,
+            plugins=self.path(self.config.plugins) if self.config.plugins else None,
             catalog_url=None,
             tracking_uri=None,
         )
@@ -217,7 +217,7 @@ class Site:
             raise InvalidSite(f"{self.config.name} has no domain", "Add [domains.NAME] to it.")
         found = {}
         for name, one in sorted(self.config.domains.items()):
-            data = self._path(one.data)
+            data = self.path(one.data)
             shared = one.weights == "average" and name in plans
             plan = Plan.model_validate(plans[name]) if shared else None
             key = (name, fold, batch_voxels, plan.digest if plan else None)
@@ -344,7 +344,8 @@ class Site:
         self.catalog.runs.update(finish.run, "completed", finish.recipe.cycles * len(prepared))
         return {name: known[name].reference for name in prepared}
 
-    def _path(self, path: Path) -> Path:
+    def path(self, path: Path) -> Path:
+        """As `site.toml` means it: from the site's folder on."""
         return path if path.is_absolute() else self.directory / path
 
     def _run_dir(self, run: str) -> Path:

@@ -101,14 +101,12 @@ def approve(folder: Path, digest: str) -> None:
     write_text(folder / APPROVED_FILE, "\n".join(every) + "\n")
 
 
-def start_command(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The SuperNode of a site: its command, and its environment.
+def require_ready(folder: Path, config: SiteConfig) -> None:
+    """Check that a site has all that a SuperNode needs.
 
     Raises:
-        InvalidSite: a file that it needs is missing, or its key may be read by others.
+        InvalidSite: a file is missing, or its key may be read by others.
     """
-    folder = folder.resolve()
-    config = SiteConfig.load(folder)
     if config.coordinator is None:
         raise InvalidSite(
             f"{folder / SITE_FILE} names no coordinator", 'Add a line: coordinator = "host:port"'
@@ -122,6 +120,18 @@ def start_command(folder: Path) -> tuple[list[str], dict[str, str]]:
         )
     if not approved_bundles(folder):
         raise InvalidSite(f"{folder} has approved no bundle", f"u2net site approve {folder} SHA256")
+
+
+def start_command(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The SuperNode of a site: its command, and its environment.
+
+    Raises:
+        InvalidSite: as `require_ready`.
+    """
+    folder = folder.resolve()
+    config = SiteConfig.load(folder)
+    require_ready(folder, config)
+    assert config.coordinator is not None  # it is ready
     wrapper = folder / "bin" / "flwr-clientapp"
     text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {GUARD} "$@"\n'
     write_text(wrapper, text)

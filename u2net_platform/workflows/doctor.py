@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Literal
 from urllib.parse import urlsplit
@@ -44,13 +45,17 @@ def examine(settings: Settings) -> list[Finding]:
         _tracking,
         _plugins,
     )
-    return [finding for check in checks for finding in _guarded(check, settings)]
+    return [
+        finding
+        for check in checks
+        for finding in guarded(check.__name__.lstrip("_"), partial(check, settings))
+    ]
 
 
-def _guarded(check: Callable[[Settings], Iterator[Finding]], settings: Settings) -> list[Finding]:
-    subject = check.__name__.lstrip("_")
+def guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What a check finds; one that breaks is a finding of its subject."""
     try:
-        return list(check(settings))
+        return list(check())
     except U2NetError as error:
         return [Finding(subject, "fail", error.message, error.hint)]
     except Exception as error:  # whatever is broken here is what the user wants to read about

@@ -1,0 +1,74 @@
+"""Whether a site could take part now: what would else come to light in the middle of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from u2net_platform.data.dataset import open_dataset
+from u2net_platform.domains.discovery import find_plugin
+from u2net_platform.errors import DeploymentFailed
+from u2net_platform.federation.keys import CA_FILE, shake_hands
+from u2net_platform.federation.site import Site
+from u2net_platform.federation.site_config import SiteDomain
+from u2net_platform.federation.site_folder import require_ready
+from u2net_platform.inference.device import choose_device
+from u2net_platform.workflows.doctor import Finding, guarded
+
+SECONDS = 10.0  # to reach the coordinator
+
+
+def preflight(folder: Path) -> list[Finding]:
+    """What of a site is ready and what is not. Nothing is sent but a TLS handshake.
+
+    Raises:
+        InvalidSite: the folder is no site.
+    """
+    site = Site(folder)
+    findings = [
+        *guarded("folder", partial(_folder, site)),
+        *guarded("device", partial(_device, site)),
+        *guarded("coordinator", partial(_coordinator, site)),
+    ]
+    for name, domain in site.config.domains.items():
+        findings += guarded(name, partial(_domain, site, name, domain))
+    if not site.config.domains:
+        findings.append(Finding("domains", "fail", "there is none", "Add [domains.NAME]."))
+    return findings
+
+
+def _folder(site: Site) -> Iterator[Finding]:
+    require_ready(site.directory, site.config)
+    yield Finding("folder", "ok", f"{site.config.name}: keys, authority and an approved bundle")
+
+
+def _device(site: Site) -> Iterator[Finding]:
+    yield Finding("device", "ok", str(choose_device(site.config.device)))
+
+
+def _coordinator(site: Site) -> Iterator[Finding]:
+    if (address := site.config.coordinator) is None:
+        return  # `folder` says so
+    host, _, port = address.rpartition(":")
+    try:
+        shake_hands(site.directory / CA_FILE, host, int(port), host, SECONDS)
+    except (OSError, ValueError) as error:
+        raise DeploymentFailed(
+            f"{address} does not answer as the holder of {CA_FILE}'s certificate: {error}",
+            "Ask the coordinator whether it runs, for its address and for its present ca.crt; and"
+            " whoever keeps the firewall whether this machine may reach it.",
+        ) from error
+    yield Finding("coordinator", "ok", f"{address} answers, and is who it says")
+
+
+def _domain(site: Site, name: str, domain: SiteDomain) -> Iterator[Finding]:
+    plugin = find_plugin(name, site.settings)
+    dataset = open_dataset(site.path(domain.data))
+    cases = sum(case.label is not None for case in dataset.training)
+    if not cases:
+        yield Finding(name, "fail", f"{dataset.directory} has no labelled case", "Label some.")
+        return
+    shares = ", its own weights are averaged" if domain.weights == "average" else ""
+    detail = f"{cases} labelled cases in {dataset.directory}, plugin from {plugin.source}{shares}"
+    yield Finding(name, "ok", detail)
