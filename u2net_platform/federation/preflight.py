@@ -48,11 +48,12 @@ def _device(site: Site) -> Iterator[Finding]:
 
 
 def _coordinator(site: Site) -> Iterator[Finding]:
-    if (address := site.config.coordinator) is None:
+    address, authority = site.config.coordinator, site.directory / CA_FILE
+    if address is None or not authority.is_file():
         return  # `folder` says so
     host, _, port = address.rpartition(":")
     try:
-        shake_hands(site.directory / CA_FILE, host, int(port), host, SECONDS)
+        shake_hands(authority, host, int(port), host, SECONDS)
     except (OSError, ValueError) as error:
         raise DeploymentFailed(
             f"{address} does not answer as the holder of {CA_FILE}'s certificate: {error}",
