@@ -204,7 +204,7 @@ def volumes_ml(labels: LabelVolume, names: Sequence[str]) -> dict[str, float]:
     for plane in labels.array:  # at once, counting would turn all into 64-bit numbers
         sizes += np.bincount(plane.ravel(), minlength=256)
     voxel_ml = math.prod(labels.grid.spacing_zyx_mm) / 1000
-    return {name: int(sizes[value]) * voxel_ml for value, name in enumerate(names, start=1)}
+    return {name: round(sizes[k] * voxel_ml, 6) for k, name in enumerate(names, start=1)}
 
 
 def write_array(path: Path, array: NDArray[Any], grid: Grid) -> None:

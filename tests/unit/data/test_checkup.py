@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from u2net_platform.data.checkup import check_dataset
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.imaging.volume import read_labels, write_array
 from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 
 
@@ -26,6 +29,21 @@ def test_a_subject_that_no_case_tells_is_told(tmp_path: Path) -> None:
     assert told(r"(P\d)_") == []
     (none,), (one,) = told("(patient)_"), told("(P)")
     assert "in no case" in none and "one patient in all cases" in one
+
+
+def test_cases_in_which_nothing_is_drawn_are_neither_alike_nor_faults_where_allowed(
+    tmp_path: Path,
+) -> None:
+    folder = write_phantom("ball", tmp_path, cases=4, seed=0)
+    dataset = open_dataset(folder)
+    for case in dataset.training[:2]:
+        labels = read_labels(case.label)
+        write_array(case.label, np.zeros_like(labels.array)[None], labels.grid)
+    plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
+    found = check_dataset(plugin, dataset, lambda _: None)
+    assert [one.fault.error_code for one in found] == ["EmptyLabel"] * 2
+    spec = plugin.spec.model_validate(plugin.spec.document() | {"empty_labels": True})
+    assert check_dataset(replace(plugin, spec=spec), dataset, lambda _: None) == []
 
 
 def test_patterns_of_no_case_and_those_that_spell_out_a_name_are_told(tmp_path: Path) -> None:
