@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 import u2net_platform
-from u2net_platform.errors import UnknownDomain
+from u2net_platform.errors import NeedsDicom, UnknownDomain
 from u2net_platform.imaging.volume import read_labels, write_array
 
 
@@ -30,6 +31,23 @@ def test_a_version_is_loaded_and_predicts_in_three_lines(
     np.testing.assert_array_equal(again.array, labels.array)
     from_memory = model.predict(scan)
     assert (from_memory.array == labels.array).mean() > 0.999  # files round a grid's numbers
+
+
+def test_dicom_is_read_and_written_as_on_the_command_line_and_nothing_else_is_taken_for_it(
+    publish_bright, scan, write_series, tmp_path: Path
+) -> None:
+    publish_bright()
+    model = u2net_platform.load("bright", device="cpu")
+    folder = write_series(tmp_path / "dicom", scan.array[0].round(), scan.grid)
+    uid = pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID
+    model.predict(folder, output=tmp_path / "labels.dcm", series=[uid])
+    assert pydicom.dcmread(tmp_path / "labels.dcm").SeriesDescription.endswith("bright:1")
+    write_array(tmp_path / "scan.nii.gz", scan.array, scan.grid)
+    with pytest.raises(NeedsDicom, match="has no series"):
+        model.predict(tmp_path / "scan.nii.gz", series=[uid])
+    model._loaded.predictor.network = None  # what follows is refused before any work
+    with pytest.raises(NeedsDicom, match=r"b\.dcm"):
+        model.predict(tmp_path / "scan.nii.gz", output=tmp_path / "b.dcm")
 
 
 def test_what_is_not_there_is_said(settings) -> None:

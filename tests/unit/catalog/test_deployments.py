@@ -163,7 +163,11 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
     trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
 ) -> None:
     def run(name: str, domain: str, data: str, base: str | None, start: str | None = None) -> None:
-        split = {"training": [f"P{data}_a"], "validation": [f"P{data}_b"], "test": ["P9"]}
+        split = {
+            "training": [f"P{data}_a", f"scan[{data}]"],
+            "validation": [f"P{data}_b"],
+            "test": ["P9"],
+        }
         prints = {domain: {"data_digest": data * 64, "split": split}}
         starts = {domain: start} if start else {}
         trained.runs.create(
@@ -194,7 +198,7 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
         return [(one.version, one.directly) for one in trained.versions.that_saw_case(*case)]
 
     assert saw_case("heart", "P1_a") == saw_case("heart", "P1_*") == saw("1111")
-    assert saw_case("heart", "P[4]_*") == saw("4")
+    assert saw_case("heart", "P[4]_*") == saw_case("heart", "scan[4]") == saw("4")
     assert trained.versions.that_tell_no_cases("heart") == []
     assert saw_case("liver", "P2_b") == saw("2222")  # watched: plan and choices come of it
     assert saw_case("heart", "P2_b") == saw_case("heart", "P9") == saw_case("heart", "P1") == []
