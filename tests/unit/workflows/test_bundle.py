@@ -513,7 +513,7 @@ def test_a_version_made_with_code_needs_that_plugin_here(
     record = publish_bright()
     path = export_bundle(settings, record, tmp_path / "coded.u2net")
     assert not any(name.endswith(".py") for name in parts_of(path))
-    with pytest.raises(IncompatibleParts, match="plugin's code .* not have: .*bright"):
+    with pytest.raises(IncompatibleParts, match=r"plugin's code .* not have: .*bright"):
         import_bundle(elsewhere, path)
     other = elsewhere.home / "plugins" / "bright"
     other.mkdir(parents=True)
