@@ -27,7 +27,8 @@ from u2net_platform.imaging.volume import read_header, read_image
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import build_network
 from u2net_platform.model.topology import Architecture
-from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
+from u2net_platform.workflows.labeller import Labeller
+from u2net_platform.workflows.predict import failure_of, predict_paths
 from u2net_platform.workflows.train import topology_of
 
 CPU, LAYOUT = torch.device("cpu"), torch.channels_last_3d

@@ -18,7 +18,7 @@ from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.predict import Labeller
+from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
 Image = str | Path | Sequence[str | Path] | ImageVolume

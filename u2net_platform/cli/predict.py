@@ -74,9 +74,9 @@ def predict(
     """
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
+    from u2net_platform.workflows.labeller import Labeller
     from u2net_platform.workflows.predict import (
         Existing,
-        Labeller,
         failure_of,
         find_cases,
         named,

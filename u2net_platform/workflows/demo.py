@@ -36,8 +36,9 @@ from u2net_platform.workflows.evaluate import (
     keep_scores,
     sheet_rows,
 )
+from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.new_domain import write_plugin
-from u2net_platform.workflows.predict import Labeller, failure_of, predict_paths
+from u2net_platform.workflows.predict import failure_of, predict_paths
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import Request
 from u2net_platform.workflows.train import Finished, start

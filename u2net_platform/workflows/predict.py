@@ -8,15 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from u2net_platform.data.checkup import odd_intensities, odd_size
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import (
-    DataError,
     InvalidCases,
     InvalidDataset,
     MissingFile,
@@ -28,29 +25,17 @@ from u2net_platform.errors import (
     UnsupportedFormat,
 )
 from u2net_platform.files import storage_errors
-from u2net_platform.imaging.dicom import Series, choose_series, holds_dicom, read_series
+from u2net_platform.imaging.dicom import holds_dicom
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
-    LabelVolume,
-    canonical,
-    joined,
     legend_of,
-    read_header,
-    read_image,
     stem_of,
-    volumes_ml,
-    write_labels,
 )
 from u2net_platform.inference.predictor import Predictor
-
-if TYPE_CHECKING:
-    from u2net_platform.workflows.versions import LoadedVersion
+from u2net_platform.workflows.labeller import FOLDER_ENDING, SEG_ENDING, Labeller
 
 Existing = Literal["refuse", "replace", "skip"]
-PRODUCT = "u2net-platform"
-FOLDER_ENDING = ".nii.gz"
-SEG_ENDING = ".dcm"
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 
 
@@ -67,112 +52,6 @@ class PredictedCase:
     error: Exception | None = None
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Labeller:
-    """What labels. Its outputs say `version`, as `heart:3`; label files the digests of its weights
-    too."""
-
-    predictor: Predictor
-    version: str = "unpublished"
-    digests: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, loaded: LoadedVersion) -> Labeller:
-        """A version of the catalog."""
-        record = loaded.record
-        digests = {"backbone": record.backbone_digest, "domain": record.domain_digest}
-        return cls(loaded.predictor, record.reference, digests)
-
-    @property
-    def domain(self) -> str:
-        return self.predictor.plugin.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of class 1, 2, ..."""
-        return self.predictor.plugin.spec.class_names
-
-    def read(
-        self, paths: Sequence[Path], uids: Sequence[str] = ()
-    ) -> tuple[ImageVolume, list[Series]]:
-        """The image of one file a channel or of a DICOM folder, and the series that it is from.
-
-        Raises:
-            DataError: it cannot be read, or takes more memory than is allowed.
-            NeedsDicom: series of files that are no DICOM.
-        """
-        folder = paths[0]
-        if not folder.is_dir():
-            if uids:
-                raise NeedsDicom(f"{folder} is no DICOM, and has no series", "Name no series.")
-            headers = [header for path in paths if (header := read_header(path))]
-            reading = sum(header.reading_bytes for header in headers)
-            self.predictor.require_room(reading, str(folder))
-            return read_image(paths), []
-        modality = self.predictor.plugin.spec.modality
-        series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
-        self.predictor.require_room(sum(one.reading_bytes for one in series), str(folder))
-        return joined([read_series(one) for one in series], [one.uid for one in series]), series
-
-    def require_target(self, target: Path, series: Sequence[Series]) -> None:
-        """Refuse before the work what `write` cannot write.
-
-        Raises:
-            NeedsDicom, UnsupportedFormat
-        """
-        if target.suffix.lower() != SEG_ENDING:
-            stem_of(target)
-        elif not series:
-            raise NeedsDicom(
-                f"The image is no DICOM, and the SEG {target} would have no slices to refer to",
-                f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
-            )
-
-    def write(
-        self,
-        target: Path,
-        labels: LabelVolume,
-        series: Sequence[Series] = (),
-        warnings: Sequence[str] = (),
-    ) -> dict[str, float]:
-        """Write labels: a DICOM SEG of the first series where the file ends so, else as
-        `write_labels`, with all that is known of them. Returns the volume of each class, ml.
-
-        Raises:
-            NeedsDicom, UnsupportedFormat, NotWritable, DiskFull: there is no file.
-        """
-        self.require_target(target, series)
-        volumes = volumes_ml(labels, self.classes)
-        if target.suffix.lower() == SEG_ENDING:
-            from u2net_platform.imaging.dicom_seg import write_seg
-
-            write_seg(target, labels, self.classes, series[0], self.version)
-            return volumes
-        about = {
-            "volumes_ml": volumes,
-            "warnings": [*warnings],
-            "version": self.version,
-            "program": f"{PRODUCT} {metadata.version(PRODUCT)}",
-            "digests": {**self.digests},
-        }
-        write_labels(target, labels, self.classes, about)
-        return volumes
-
-    def oddities(self, image: ImageVolume, paths: Sequence[Path], labels: LabelVolume) -> list[str]:
-        """How an image differs from what the domain is of, and whether nothing was found in it."""
-        plugin, name = self.predictor.plugin, str(paths[0])
-        found: list[DataError] = []
-        if not plugin.clean_image:  # which may well turn it into what it should be
-            found += odd_intensities(plugin.spec.modality, image.array, paths)
-        plan = self.predictor.plan.spacing_zyx_mm
-        if size := odd_size(canonical(image).grid, plan, name, f"{plugin.name}'s plan"):
-            found.append(size)
-        odd = [one.message for one in found]
-        if not labels.array.any() and not plugin.spec.empty_labels:
-            odd.append(f"{name} shows no {', '.join(self.classes)}")
-        return odd
 
 
 def predict_paths(

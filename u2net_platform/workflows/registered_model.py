@@ -21,7 +21,8 @@ from u2net_platform.inference.predictor import Predictor
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.bundle_parts import Parts, parts_of
-from u2net_platform.workflows.predict import Labeller, find_cases
+from u2net_platform.workflows.labeller import Labeller
+from u2net_platform.workflows.predict import find_cases
 
 if TYPE_CHECKING:
     import pandas

@@ -28,7 +28,8 @@ from u2net_platform.errors import (
 from u2net_platform.imaging.volume import LabelVolume, read_labels, to_sitk
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
-from u2net_platform.workflows.predict import Labeller, failure_of, find_cases, predict_paths
+from u2net_platform.workflows.labeller import Labeller
+from u2net_platform.workflows.predict import failure_of, find_cases, predict_paths
 
 
 @pytest.fixture
