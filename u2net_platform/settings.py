@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PRODUCT = "u2net-platform"  # the distribution's name, which outputs carry
+
 
 class Settings(BaseSettings):
     """The machine's settings; each field is the environment variable `U2NET_<FIELD>`.

@@ -116,8 +116,8 @@ def predict(
         }
         for one in results
     ]
-    by = [one.version for one in labellers if one.domain in {case.domain for case in results}]
-    if by:
+    labelled = {case.domain for case in results if case.output}
+    if by := [one.version for one in labellers if one.domain in labelled]:
         talk(f"Labelled by {', '.join(by)}")
     if skipped := total * len(labellers) - len(results):
         talk(f"Labels that were there already, and were left: {skipped}")

@@ -21,8 +21,8 @@ from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.files import atomic_path
 from u2net_platform.imaging.dicom import Series, discreet, sorted_slices
 from u2net_platform.imaging.volume import LabelVolume
+from u2net_platform.settings import PRODUCT
 
-PRODUCT = "u2net-platform"
 SERIES_NUMBER = 1000  # beyond what scanners count to
 # A SEG has to carry them, be they empty; anonymised images often lack them.
 CARRIED = """

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.domains.discovery import discover
 from u2net_platform.errors import U2NetError
-from u2net_platform.settings import Settings
+from u2net_platform.settings import PRODUCT, Settings
 
-DISTRIBUTION = "u2net-platform"
 TRACKING_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow can keep runs in
 GIB = 2**30
 # A prepared Decathlon task takes some 10 GiB; below 1 GiB not even checkpoints have room.
@@ -73,11 +72,9 @@ def _python(_: Settings) -> Iterator[Finding]:
 
 def _packages(_: Settings) -> Iterator[Finding]:
     try:
-        lines = [line for line in requires(DISTRIBUTION) or [] if "extra ==" not in line]
+        lines = [line for line in requires(PRODUCT) or [] if "extra ==" not in line]
     except PackageNotFoundError:
-        yield Finding(
-            "packages", "fail", f"{DISTRIBUTION} is not installed", "Run pip install -e ."
-        )
+        yield Finding("packages", "fail", f"{PRODUCT} is not installed", "Run pip install -e .")
         return
     found, missing = [], []
     for name in sorted(re.split(r"[^\w.-]", line)[0] for line in lines):

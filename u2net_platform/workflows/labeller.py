@@ -23,11 +23,11 @@ from u2net_platform.imaging.volume import (
     write_labels,
 )
 from u2net_platform.inference.predictor import Predictor
+from u2net_platform.settings import PRODUCT
 
 if TYPE_CHECKING:
     from u2net_platform.workflows.versions import LoadedVersion
 
-PRODUCT = "u2net-platform"
 FOLDER_ENDING = ".nii.gz"
 SEG_ENDING = ".dcm"
 
@@ -69,7 +69,7 @@ class Labeller:
         folder = paths[0]
         if not folder.is_dir():
             if uids:
-                raise NeedsDicom(f"{folder} is no DICOM, and has no series", "Name no series.")
+                raise no_series(folder)
             headers = [header for path in paths if (header := read_header(path))]
             reading = sum(header.reading_bytes for header in headers)
             self.predictor.require_room(reading, str(folder))
@@ -88,10 +88,7 @@ class Labeller:
         if target.suffix.lower() != SEG_ENDING:
             stem_of(target)
         elif not series:
-            raise NeedsDicom(
-                f"The image is no DICOM, and the SEG {target} would have no slices to refer to",
-                f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
-            )
+            raise no_slices("The image", target)
 
     def write(
         self,
@@ -136,3 +133,14 @@ class Labeller:
         if not labels.array.any() and not plugin.spec.empty_labels:
             odd.append(f"{name} shows no {', '.join(self.classes)}")
         return odd
+
+
+def no_slices(image: object, seg: Path) -> NeedsDicom:
+    return NeedsDicom(
+        f"{image} is no DICOM, and the SEG {seg} would have no slices to refer to",
+        f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
+    )
+
+
+def no_series(image: Path) -> NeedsDicom:
+    return NeedsDicom(f"{image} is no DICOM, and has no series", "Leave out the series.")

@@ -17,7 +17,6 @@ from u2net_platform.errors import (
     InvalidCases,
     InvalidDataset,
     MissingFile,
-    NeedsDicom,
     NoDicom,
     NotWritable,
     StorageError,
@@ -33,7 +32,13 @@ from u2net_platform.imaging.volume import (
     stem_of,
 )
 from u2net_platform.inference.predictor import Predictor
-from u2net_platform.workflows.labeller import FOLDER_ENDING, SEG_ENDING, Labeller
+from u2net_platform.workflows.labeller import (
+    FOLDER_ENDING,
+    SEG_ENDING,
+    Labeller,
+    no_series,
+    no_slices,
+)
 
 Existing = Literal["refuse", "replace", "skip"]
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
@@ -162,12 +167,9 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence
     if cases[0].images == (inputs,) and inputs.is_dir():
         return
     if output.suffix.lower() == SEG_ENDING:
-        raise NeedsDicom(
-            f"{inputs} is no DICOM, and the SEG {output} would have no slices to refer to",
-            f"Give the DICOM folder, or name an output that ends with {FOLDER_ENDING}.",
-        )
+        raise no_slices(inputs, output)
     if series:
-        raise NeedsDicom(f"{inputs} is no DICOM, and has no series", "Leave out --series.")
+        raise no_series(inputs)
 
 
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:

@@ -104,6 +104,8 @@ def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(
     assert result.exit_code == 4
     assert str(tmp_path / "out" / "good.nii.gz") in result.stdout
     assert "bad: UnreadableImage" in result.stderr
+    failed = run("predict", "--domain", "bright", "-i", folder / "bad.nii.gz", "-o", tmp_path / "b")
+    assert (failed.exit_code, "Labelled by" in failed.stderr) == (4, False)
 
 
 def test_predict_reads_a_dicom_folder_and_writes_a_seg_that_names_the_version(
