@@ -106,7 +106,7 @@ def sheet_of(reference: str, count: int) -> bytes:
     settings, catalog = open_home()
     loaded = load_predictor(settings, reference, choose_device("auto"))
     cases = cases_of(catalog, loaded.record, "test")
-    rows = sheet_rows(loaded, cases[:count])
+    rows = sheet_rows([(loaded, case) for case in cases[:count]])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pictures.png"
         write_sheet(file, rows, {})

@@ -126,8 +126,12 @@ def predict(
 
 
 def evaluate(
-    version: Annotated[
-        str, typer.Argument(help="A domain, or a version of it: heart, heart:3, heart@champion.")
+    versions: Annotated[
+        list[str],
+        typer.Argument(
+            help="A domain, or a version of it: heart, heart:3, heart@champion. Several of other"
+            " folds are scored as one."
+        ),
     ],
     cases: Annotated[Part, typer.Option(help="Which part of the version's own split.")] = Part.test,
     data: Annotated[
@@ -143,7 +147,9 @@ def evaluate(
         str | None,
         typer.Option(help="Keep the means under this name, with --cases all --data FOLDER."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N cases.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N cases of each version.")
+    ] = None,
     device: Device = "auto",
     mirror: Mirror = False,
     _json: Json = False,
@@ -157,16 +163,19 @@ def evaluate(
     Examples:
       u2net evaluate heart
       u2net evaluate heart:3 --cases validation --output scores.csv
+      u2net evaluate heart:1 heart:2 heart:3 heart:4 heart:5   # of five folds: every case once
       u2net evaluate heart --pictures worst.png
       u2net evaluate heart --cases all --data WardNorth --keep ward_north
     """
     from u2net_platform.catalog.references import NAME
+    from u2net_platform.evaluation.report import Report
     from u2net_platform.files import write_text
     from u2net_platform.inference.device import choose_device
     from u2net_platform.workflows.evaluate import (
         cases_of,
         evaluate_cases,
         keep_scores,
+        require_apart,
         require_other_data,
         sheet_rows,
     )
@@ -183,27 +192,35 @@ def evaluate(
         raise typer.BadParameter(f"--keep {keep}: small letters, digits, - and _, a letter first")
     _check_ending(output, ".json", ".csv")
     _check_ending(pictures, ".png")
-    loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
-    record = loaded.record
-    chosen = cases_of(catalog, record, cases.value, data)[:limit]
-    if keep and (alike := require_other_data(settings, catalog, loaded, chosen)):
-        talk(f"{alike} cases have names of patients that it has learned from; are they others?")
-    with progress(f"Evaluating {record.reference}", len(chosen)) as done:
-        report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
-    if keep:
-        keep_scores(catalog, record, report, keep)
-    elif cases is Part.test and data is None and limit is None and not mirror:
-        keep_scores(catalog, record, report)
-        keep_registered(settings, [record.domain], talk)
+    parts = []
+    for version in versions:
+        loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
+        chosen = cases_of(catalog, loaded.record, cases.value, data)[:limit]
+        if keep and (alike := require_other_data(settings, catalog, loaded, chosen)):
+            talk(f"{alike} cases have names of patients that it has learned from; are they others?")
+        parts.append((loaded, chosen))
+    require_apart(parts)
+    reports = []
+    for loaded, chosen in parts:
+        record = loaded.record
+        with progress(f"Evaluating {record.reference}", len(chosen)) as done:
+            report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
+        if keep:
+            keep_scores(catalog, record, report, keep)
+        elif cases is Part.test and data is None and limit is None and not mirror:
+            keep_scores(catalog, record, report)
+            keep_registered(settings, [record.domain], talk)
+        reports.append(report)
+    report = Report.pooled(reports)
     if output:
         write_text(output, _document(report, output))
         talk(f"Wrote {output}")
     if pictures:
         from u2net_platform.evaluation.pictures import write_sheet
 
-        by_id = {case.id: case for case in chosen}
+        by_id = {case.id: (loaded, case) for loaded, chosen in parts for case in chosen}
         if worst := [by_id[name] for name in report.worst(5)]:
-            write_sheet(pictures, sheet_rows(loaded, worst), {})
+            write_sheet(pictures, sheet_rows(worst), {})
         talk(f"Wrote {pictures}" if worst else "No case has scores, so there are no pictures")
     errors = {case.case_id: case.error for case in report.cases if case.error}
     emit(report.document(), _scores, cases_failed(errors, len(report.cases)))

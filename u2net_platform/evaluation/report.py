@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from statistics import fmean
 from typing import Any
@@ -52,12 +52,23 @@ class Summary(Frozen):
 
 
 class Report(Frozen):
-    """`version` is the reference of what was evaluated, such as heart:3."""
+    """`version` is the reference of what was evaluated, such as heart:3, or several of them."""
 
     domain: str
     version: str
     classes: tuple[str, ...]
     cases: tuple[CaseResult, ...]
+
+    @classmethod
+    def pooled(cls, reports: Sequence[Report]) -> Report:
+        """One report of the cases of all, which have the same domain and classes."""
+        first = reports[0]
+        return cls(
+            domain=first.domain,
+            version=", ".join(report.version for report in reports),
+            classes=first.classes,
+            cases=tuple(case for report in reports for case in report.cases),
+        )
 
     def mean(self) -> Summary:
         """Mean of every class over its cases, and the mean of the classes."""

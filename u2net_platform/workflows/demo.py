@@ -122,7 +122,8 @@ def run_demo(options: DemoOptions, narrator: Narrator) -> DemoResult:
     for version in (*trained.versions, *adapted.versions):
         loaded = load_predictor(settings, version.reference, choose_device(options.device))
         results.append(_evaluate(catalog, loaded, narrator))
-        rows += sheet_rows(loaded, cases_of(catalog, loaded.record, "test")[:SHEET_CASES])
+        cases = cases_of(catalog, loaded.record, "test")[:SHEET_CASES]
+        rows += sheet_rows([(loaded, case) for case in cases])
     keep_registered(settings, names, narrator.on_note)
     predictions = options.directory / "predictions"
     _predict(settings, catalog, adapted.versions[0], predictions, options.device, narrator)

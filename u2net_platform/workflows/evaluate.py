@@ -17,7 +17,7 @@ from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import EmptyLabel, InvalidDataset, MissingFile
+from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingFile
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
 from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
@@ -84,6 +84,32 @@ def require_other_data(
                 "Name a data set that it has never seen; its test cases are scored without --data.",
             )
     return len(alike)
+
+
+def require_apart(parts: Sequence[tuple[LoadedVersion, Sequence[Case]]]) -> None:
+    """Versions and the cases of each can be scored as one: cross-validation, where they are the
+    test cases of other folds.
+
+    Raises:
+        Conflict: they have other classes, or a case is there twice.
+    """
+    first = parts[0][0]
+    seen: dict[str, str] = {}
+    for loaded, cases in parts:
+        reference, spec = loaded.record.reference, loaded.plugin.spec
+        if (spec.name, spec.class_names) != (first.plugin.spec.name, first.plugin.spec.class_names):
+            raise Conflict(
+                f"{first.record.reference} and {reference} label other things, and have no mean",
+                "Evaluate one at a time.",
+            )
+        for case in cases:
+            if case.id in seen:
+                raise Conflict(
+                    f"{case.id} is a case of both {seen[case.id]} and {reference}, and would count"
+                    " twice",
+                    "Name versions of different folds; evaluate others one at a time.",
+                )
+            seen[case.id] = reference
 
 
 def evaluate_test(
@@ -165,14 +191,14 @@ def _load(plugin: DomainPlugin, case: Case) -> tuple[ImageVolume, LabelVolume]:
     return image, reference or LabelVolume(nothing, image.grid)
 
 
-def sheet_rows(loaded: LoadedVersion, cases: Sequence[Case]) -> list[SheetRow]:
-    """Labelled cases with their predictions, for a sheet of pictures.
+def sheet_rows(cases: Sequence[tuple[LoadedVersion, Case]]) -> list[SheetRow]:
+    """Labelled cases with what a version predicts of each, for a sheet of pictures.
 
     Raises:
         DataError: a case cannot be read.
     """
     rows = []
-    for case in cases:
+    for loaded, case in cases:
         image, reference = _load(loaded.plugin, case)
         predicted = loaded.predictor.predict_clean(image, reference.grid)
         spec, names = loaded.plugin.spec, loaded.plugin.spec.class_names

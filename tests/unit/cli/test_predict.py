@@ -137,6 +137,29 @@ def test_evaluate_scores_the_test_cases_and_keeps_the_scores(added, tmp_path) ->
     assert len(list(csv.DictReader(target.open()))) == 3
 
 
+def test_versions_of_other_folds_are_scored_as_one(
+    added, settings, publish_bright, bright_data, tmp_path
+) -> None:
+    split = {"test": ["case_3", "case_4"], "validation": [], "training": ["case_0"]}
+    seen = {"bright": {"split": split}}
+    first = added.runs.get(added.find("bright:1").run_id)
+    added.runs.create(first.model_copy(update={"id": "other", "fold": 2, "fingerprints": seen}))
+    publish_bright(bright_data, run_id="other")
+    result = run("evaluate", "bright:1", "bright:2", "--pictures", tmp_path / "a.png", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)["data"]
+    assert report["version"] == "bright:1, bright:2"
+    assert [case["case_id"] for case in report["cases"]] == [f"case_{k}" for k in range(5)]
+    kept = [added.find(f"bright:{k}").metrics["test"] for k in (1, 2)]
+    assert [one["cases"] for one in kept] == [3, 2]
+    dice = [one["overall"]["dice"] for one in kept]
+    assert report["mean"]["overall"]["dice"] == pytest.approx((3 * dice[0] + 2 * dice[1]) / 5)
+    assert (tmp_path / "a.png").is_file()
+    twice = run("evaluate", "bright:1", "bright:2", "--cases", "all", "--json")
+    assert twice.exit_code == 6
+    assert "case_0 is a case of both bright:1 and bright:2" in json.loads(twice.stdout)["message"]
+
+
 def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
     result = run("evaluate", "bright:1", "--limit", "1", "--cases", "all")
     assert result.exit_code == 0, result.output

@@ -131,7 +131,7 @@ def test_a_case_without_the_organ_has_a_picture_too(
     nothing = np.zeros_like(scan.array[0], np.uint8)
     SimpleITK.WriteImage(to_sitk(nothing, scan.grid), str(case.label))
     loaded = LoadedVersion(version, bright_predictor, bright, bright_predictor.plan)
-    (row,) = sheet_rows(loaded, [case])
+    (row,) = sheet_rows([(loaded, case)])
     assert not row.reference.any()
     assert row.prediction.any()
     assert row.title == "bright:1, good: Dice organ 0.00"
