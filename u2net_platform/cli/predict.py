@@ -143,6 +143,9 @@ def evaluate(
     pictures: Annotated[
         Path | None, typer.Option(help="A .png file: the five worst cases, found beside true.")
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="A folder for what is predicted of each case.")
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option(help="Keep the means under this name, with --cases all --data FOLDER."),
@@ -164,7 +167,7 @@ def evaluate(
       u2net evaluate heart
       u2net evaluate heart:3 --cases validation --output scores.csv
       u2net evaluate heart:1 heart:2 heart:3 heart:4 heart:5   # of five folds: every case once
-      u2net evaluate heart --pictures worst.png
+      u2net evaluate heart --pictures worst.png --labels predicted/
       u2net evaluate heart --cases all --data WardNorth --keep ward_north
     """
     from u2net_platform.catalog.references import NAME
@@ -179,6 +182,7 @@ def evaluate(
         require_other_data,
         sheet_rows,
     )
+    from u2net_platform.workflows.labeller import Labeller
     from u2net_platform.workflows.predict import cases_failed
     from u2net_platform.workflows.register import keep_registered
     from u2net_platform.workflows.versions import load_predictor
@@ -204,7 +208,7 @@ def evaluate(
     for loaded, chosen in parts:
         record = loaded.record
         with progress(f"Evaluating {record.reference}", len(chosen)) as done:
-            report = evaluate_cases(loaded.predictor, loaded.plugin, chosen, record.reference, done)
+            report = evaluate_cases(Labeller.of(loaded), chosen, done, labels)
         if keep:
             keep_scores(catalog, record, report, keep)
         elif cases is Part.test and data is None and limit is None and not mirror:

@@ -246,9 +246,7 @@ def _evaluate(catalog: Catalog, loaded: LoadedVersion, narrator: Narrator) -> Do
     record = loaded.record
     narrator.say(f"u2net evaluate {record.reference}")
     cases = cases_of(catalog, record, "test")
-    report: Report = evaluate_cases(
-        loaded.predictor, loaded.plugin, cases, record.reference, narrator.on_case
-    )
+    report: Report = evaluate_cases(Labeller.of(loaded), cases, narrator.on_case)
     mean = report.mean()
     keep_scores(catalog, record, report)
     return DomainResult(

@@ -17,16 +17,18 @@ from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingFile
+from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingFile, NotWritable
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
 from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
-from u2net_platform.imaging.volume import ImageVolume, LabelVolume
+from u2net_platform.files import storage_errors
+from u2net_platform.imaging.volume import ImageVolume, LabelVolume, read_labels, turned_back
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import data_dir_of
+from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.learned_cases import learned_cases
-from u2net_platform.workflows.predict import named
+from u2net_platform.workflows.predict import in_folder, named
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
 Part = Literal["test", "validation", "training", "all"]
@@ -123,8 +125,7 @@ def evaluate_test(
     catalog = Catalog.open(settings.database_url)
     loaded = load_predictor(settings, reference, device)
     cases = cases_of(catalog, loaded.record, "test")
-    reference = loaded.record.reference
-    report = evaluate_cases(loaded.predictor, loaded.plugin, cases, reference, on_case)
+    report = evaluate_cases(Labeller.of(loaded), cases, on_case)
     return keep_scores(catalog, loaded.record, report)
 
 
@@ -137,40 +138,63 @@ def keep_scores(
 
 
 def evaluate_cases(
-    predictor: Predictor,
-    plugin: DomainPlugin,
+    labeller: Labeller,
     cases: Sequence[Case],
-    version: str,
     on_case: Callable[[str], None],
+    folder: Path | None = None,
 ) -> Report:
     """Predict and score every case on the voxels of its own image.
 
     A case that fails, for whatever reason, is recorded with its error and the others go on.
-    `version` is the reference written into the report; `on_case` gets the id of each case done.
+    `on_case` gets the id of each case done; `folder` gets what was predicted, as `predict` writes
+    it.
+
+    Raises:
+        NotWritable, DiskFull: the folder has labels of such a case already, or cannot be written.
     """
+    plugin = labeller.predictor.plugin
+    targets = {} if folder is None else _new_files(folder, cases)
     results = []
     for case in cases:
-        results.append(_evaluate_case(predictor, plugin, case))
+        try:
+            predicted, scores = _score(labeller.predictor, plugin, case)
+        except Exception as error:  # memory may run out, a library may raise anything
+            results.append(CaseResult(case_id=case.id, scores=None, error=named(error)))
+        else:
+            results.append(CaseResult(case_id=case.id, scores=scores))
+            if targets:
+                labeller.write(targets[case.id], _as_filed(predicted, case))
         on_case(case.id)
     return Report(
         domain=plugin.name,
-        version=version,
+        version=labeller.version,
         classes=plugin.spec.class_names,
         cases=tuple(results),
     )
 
 
-def _evaluate_case(predictor: Predictor, plugin: DomainPlugin, case: Case) -> CaseResult:
-    try:
-        return CaseResult(case_id=case.id, scores=_score(predictor, plugin, case))
-    except Exception as error:  # memory may run out, a library may raise anything
-        return CaseResult(case_id=case.id, scores=None, error=named(error))
+def _new_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
+    targets = in_folder(cases, folder)
+    if there := [target for target in targets.values() if target.exists()]:
+        raise NotWritable(f"{there[0]} exists already", "Name another folder, or move it.")
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return targets
 
 
-def _score(predictor: Predictor, plugin: DomainPlugin, case: Case) -> dict[str, ClassScores]:
+def _as_filed(labels: LabelVolume, case: Case) -> LabelVolume:
+    """Canonical labels in the orientation of the case's own files."""
+    assert case.label is not None  # without it there is no score
+    grid = read_labels(case.label).grid
+    return LabelVolume(turned_back(labels.array, grid), grid)
+
+
+def _score(
+    predictor: Predictor, plugin: DomainPlugin, case: Case
+) -> tuple[LabelVolume, dict[str, ClassScores]]:
     image, reference = _load(plugin, case)
     predicted = predictor.predict_clean(image, reference.grid)
-    return score_case(
+    return predicted, score_case(
         reference.array,
         predicted.array,
         plugin.spec.class_names,

@@ -97,7 +97,7 @@ def predict_paths(
     if len(labellers) == 1:
         targets = {labellers[0].domain: _targets(inputs, cases, output)}
     else:
-        targets = {one.domain: _in_folder(cases, output / one.domain) for one in labellers}
+        targets = {one.domain: in_folder(cases, output / one.domain) for one in labellers}
     for paths in targets.values():
         _check_targets(inputs, list(paths.values()), existing)
     if existing == "skip":
@@ -174,13 +174,14 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence
 
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
     if cases[0].images != (inputs,) or output.is_dir() or not output.suffix:
-        return _in_folder(cases, output)
+        return in_folder(cases, output)
     if output.suffix.lower() != SEG_ENDING:
         stem_of(output)
     return {cases[0].id: output}
 
 
-def _in_folder(cases: list[Case], folder: Path) -> dict[str, Path]:
+def in_folder(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
+    """The label file of each case."""
     return {case.id: folder / f"{case.id}{FOLDER_ENDING}" for case in cases}
 
 

@@ -8,9 +8,11 @@ import SimpleITK
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.data.dataset import Case
-from u2net_platform.errors import InvalidDataset, MissingFile
-from u2net_platform.imaging.volume import to_sitk
+from u2net_platform.errors import DiskFull, InvalidDataset, MissingFile, NotWritable
+from u2net_platform.evaluation.metrics import dice_by_class
+from u2net_platform.imaging.volume import read_labels, to_sitk
 from u2net_platform.workflows.evaluate import cases_of, evaluate_cases, sheet_rows
+from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.versions import LoadedVersion
 
 
@@ -23,12 +25,34 @@ def case(tmp_path: Path, scan, organ) -> Case:
 
 
 def test_a_case_is_scored_on_its_own_grid(bright_predictor, bright, case, organ, oblique) -> None:
-    report = evaluate_cases(bright_predictor, bright, [case], "bright:1", lambda _: None)
+    report = evaluate_cases(Labeller(bright_predictor), [case], lambda _: None)
     scores = report.cases[0].scores["organ"]
     assert scores.dice > 0.9
     assert scores.hd95_mm < 3
     volume_ml = organ.sum() * np.prod(oblique.spacing_zyx_mm) / 1000
     assert scores.reference_ml == pytest.approx(volume_ml)
+
+
+def test_what_was_predicted_goes_into_a_new_folder(bright_predictor, case, tmp_path) -> None:
+    folder = tmp_path / "new" / "found"
+    labeller = Labeller(bright_predictor, "bright:1")
+    report = evaluate_cases(labeller, [case], lambda _: None, folder)
+    found, truth = read_labels(folder / "good.nii.gz"), read_labels(case.label)
+    assert dice_by_class(truth.array, found.array, 2)[1] == report.cases[0].scores["organ"].dice
+    assert json.loads((folder / "good.labels.json").read_text())["version"] == "bright:1"
+    with pytest.raises(NotWritable, match=r"good\.nii\.gz exists already"):
+        evaluate_cases(labeller, [case], lambda _: None, folder)
+
+
+def test_a_full_disk_ends_an_evaluation_and_is_no_score(
+    bright_predictor, case, tmp_path, monkeypatch
+) -> None:
+    def full(*_):
+        raise DiskFull("No room", "Free some.")
+
+    monkeypatch.setattr(Labeller, "write", full)
+    with pytest.raises(DiskFull):
+        evaluate_cases(Labeller(bright_predictor), [case], lambda _: None, tmp_path / "found")
 
 
 def test_cases_that_fail_are_named_and_count_as_zero(
@@ -38,8 +62,10 @@ def test_cases_that_fail_are_named_and_count_as_zero(
     unlabelled = Case("bare", case.images, None)
     done: list[str] = []
     report = evaluate_cases(
-        bright_predictor, bright, [missing, case, unlabelled], "bright:1", done.append
+        Labeller(bright_predictor), [missing, case, unlabelled], done.append, tmp_path / "found"
     )
+    files = sorted(path.name for path in (tmp_path / "found").iterdir())
+    assert files == ["good.labels.json", "good.nii.gz"]
     assert done == ["gone", "good", "bare"]
     assert report.cases[0].error.startswith("MissingFile: ")
     assert report.cases[2].error.startswith("MissingFile: case bare has no label")
@@ -60,7 +86,7 @@ def test_running_out_of_memory_is_recorded_and_the_next_case_goes_on(
         return real(*arguments)
 
     monkeypatch.setattr(bright_predictor, "predict_clean", sometimes)
-    report = evaluate_cases(bright_predictor, bright, [case, case], "bright:1", lambda _: None)
+    report = evaluate_cases(Labeller(bright_predictor), [case, case], lambda _: None)
     assert report.cases[0].error == "MemoryError: no room"
     assert report.cases[1].error is None
 
@@ -72,7 +98,7 @@ def test_a_case_without_the_organ_is_absent_and_no_failure(
     SimpleITK.WriteImage(
         to_sitk(np.zeros_like(scan.array[0], np.uint8), scan.grid), str(case.label)
     )
-    report = evaluate_cases(bright_predictor, bright, [case], "bright:1", lambda _: None)
+    report = evaluate_cases(Labeller(bright_predictor), [case], lambda _: None)
     assert report.cases[0].error is None
     assert report.cases[0].scores["organ"].dice == 0.0  # the prediction is not empty
 
