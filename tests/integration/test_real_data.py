@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
 from u2net_platform.data.dataset import open_dataset
-from u2net_platform.domains.discovery import discover, load_plugin
+from u2net_platform.domains.discovery import discover, find_plugin
 from u2net_platform.settings import Settings
 
 FOLDERS = (
@@ -116,5 +116,5 @@ def test_a_real_folder_is_trained_on_and_its_prediction_lies_where_its_image_lie
     assert made.GetSpacing() == pytest.approx(given.GetSpacing()[:3], abs=1e-5)
     assert made.GetOrigin() == pytest.approx(given.GetOrigin()[:3], abs=1e-4)
     assert made.GetDirection() == pytest.approx(in_space, abs=1e-5)
-    classes = len(load_plugin(name, home).spec.labels)
+    classes = len(find_plugin(name, home).working.spec.labels)
     assert SimpleITK.GetArrayViewFromImage(made).max() <= classes

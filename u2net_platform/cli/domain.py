@@ -54,11 +54,10 @@ def show(name: Name, path: PluginPath = None, _json: Json = False) -> None:
       u2net domain show heart
       u2net domain show kidney --path my-plugins --json
     """
-    from u2net_platform.domains.discovery import find_plugin
     from u2net_platform.workflows.add_domain import find_added
 
     settings, catalog = open_home()
-    found = find_plugin(name, settings, path) if path else find_added(name, settings, catalog)
+    found = find_added(name, settings, catalog, path)
     record = next((one for one in catalog.domains.list() if one.name == name), None)
     assert found.plugin is not None  # both raise otherwise
     emit(
@@ -89,11 +88,10 @@ def add(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json =
       u2net domain add heart --data Task02_Heart
       u2net domain add abdomen --path my-plugins/abdomen --data Dataset218_AMOS
     """
-    from u2net_platform.domains.discovery import find_plugin
     from u2net_platform.workflows.add_domain import add_domain, find_added
 
     settings, catalog = open_home()
-    found = find_plugin(name, settings, path) if path else find_added(name, settings, catalog)
+    found = find_added(name, settings, catalog, path)
     emit(add_domain(found, catalog, data), _render_added)
 
 
@@ -145,11 +143,10 @@ def check(name: Name, path: PluginPath = None, data: DataDir = None, _json: Json
     """
     from u2net_platform.data.checkup import check_dataset
     from u2net_platform.data.dataset import open_dataset
-    from u2net_platform.domains.discovery import load_plugin
-    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.add_domain import data_dir_of, find_added
 
     settings, catalog = open_home()
-    plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
+    plugin = find_added(name, settings, catalog, path).working
     dataset = open_dataset(data_dir_of(name, catalog, data), complete=False)
     total = len(dataset.training) + len(dataset.test)
     with progress(f"Checking {name}", total) as on_case:
@@ -203,9 +200,8 @@ def plan(
     """
     from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL
     from u2net_platform.data.splits import splitter
-    from u2net_platform.domains.discovery import load_plugin
     from u2net_platform.training.recipe import Recipe
-    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.add_domain import data_dir_of, find_added
     from u2net_platform.workflows.prepare import plan_domain
 
     if memory is not None:
@@ -213,7 +209,7 @@ def plan(
             raise typer.BadParameter("give --batch-voxels or --memory, not both")
         batch_voxels = memory // TRAINING_BYTES_PER_VOXEL
     settings, catalog = open_home()
-    plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
+    plugin = find_added(name, settings, catalog, path).working
     directory = data_dir_of(name, catalog, data)
     budget = Recipe.load("default", batch_voxels=batch_voxels).batch_voxels
     with progress(f"Planning {name}") as on_case:
@@ -250,12 +246,11 @@ def export(
       u2net domain export heart --output nnUNet_raw --number 102
     """
     from u2net_platform.data.dataset import open_dataset
-    from u2net_platform.domains.discovery import load_plugin
-    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.add_domain import data_dir_of, find_added
     from u2net_platform.workflows.export_nnunet import export_nnunet
 
     settings, catalog = open_home()
-    plugin = load_plugin(name, settings, path) if path else load_added(name, settings, catalog)
+    plugin = find_added(name, settings, catalog, path).working
     dataset = open_dataset(data_dir_of(name, catalog, data))
     total = len(dataset.training) + len(dataset.test)
     with progress(f"Exporting {name}", total) as on_case:

@@ -183,13 +183,13 @@ def parameters(
       u2net model parameters
       u2net model parameters heart liver hippocampus prostate pancreas --json
     """
-    from u2net_platform.domains.discovery import discover, load_plugin
+    from u2net_platform.domains.discovery import discover, find_plugin
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.parameters import network_sizes
 
     settings = Settings()
     names = domains or [one.name for one in discover(settings) if one.source == "bundled"]
-    specs = [load_plugin(name, settings).spec for name in names]
+    specs = [find_plugin(name, settings).working.spec for name in names]
     emit({"domains": names, "networks": network_sizes(specs)}, _sizes)
 
 

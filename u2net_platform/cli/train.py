@@ -78,11 +78,11 @@ def prepare(
     """
     from u2net_platform.data.splits import splitter
     from u2net_platform.training.recipe import Recipe
-    from u2net_platform.workflows.add_domain import data_dir_of, load_added
+    from u2net_platform.workflows.add_domain import data_dir_of, find_added
     from u2net_platform.workflows.prepare import prepare_domain
 
     settings, catalog = open_home()
-    plugin = load_added(domain, settings, catalog)
+    plugin = find_added(domain, settings, catalog).working
     directory = data_dir_of(domain, catalog, data)
     chosen = Recipe.load(recipe, batch_voxels=batch_voxels)
     with progress(f"Preparing {domain}") as done:

@@ -35,21 +35,22 @@ class Found:
     plugin: DomainPlugin | None = None
     fault: DomainError | None = None
 
+    @property
+    def working(self) -> DomainPlugin:
+        """The plugin of what `find_plugin` has found."""
+        assert self.plugin is not None
+        return self.plugin
 
-def discover(settings: Settings, extra: Path | None = None) -> list[Found]:
+
+def discover(settings: Settings, extras: Sequence[Path] = ()) -> list[Found]:
     """All plugins that this machine has, sorted by name; broken ones carry their fault.
 
     Args:
-        extra: A plugin's folder, or a folder of such folders, to look at besides.
+        extras: To look at besides: a plugin's folder, or a folder of such folders, each.
 
     Raises:
-        MissingFile: `extra` is neither.
+        MissingFile: one of `extras` is neither.
     """
-    return discover_among(settings, [] if extra is None else [extra])
-
-
-def discover_among(settings: Settings, extras: Sequence[Path]) -> list[Found]:
-    """As `discover`, with any number of further places."""
     found: dict[Path, Found] = {}
     for candidate in _candidates(settings, extras):
         # A folder that is reached twice, by --path and as a bundled one, is one plugin.
@@ -66,7 +67,7 @@ def find_plugin(name: str, settings: Settings, extra: Path | None = None) -> Fou
         BrokenPlugin, InvalidSpec: the one that has is broken.
         MissingFile: `extra` holds no plugin.
     """
-    everything = discover(settings, extra)
+    everything = discover(settings, [extra] if extra else ())
     claims = [one for one in everything if one.name == name]
     for claim in claims:
         if claim.plugin is not None:
@@ -75,13 +76,6 @@ def find_plugin(name: str, settings: Settings, extra: Path | None = None) -> Fou
         if claim.fault is not None:
             raise claim.fault
     raise _unknown(name, everything)
-
-
-def load_plugin(name: str, settings: Settings, extra: Path | None = None) -> DomainPlugin:
-    """As `find_plugin`, without the place."""
-    plugin = find_plugin(name, settings, extra).plugin
-    assert plugin is not None  # find_plugin raises otherwise
-    return plugin
 
 
 def _candidates(settings: Settings, extras: Sequence[Path]) -> Iterator[Found]:

@@ -52,7 +52,7 @@ from u2net_platform.training.trainer import (
     Trainer,
     TrainingDomain,
 )
-from u2net_platform.workflows.add_domain import add_domain, load_added
+from u2net_platform.workflows.add_domain import add_domain, find_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.request import LOCK_FILE
@@ -225,7 +225,7 @@ class Site:
                 self._add(name, data)
                 self._prepared[key] = prepare_domain(
                     self.settings.prepared_dir,
-                    load_added(name, self.settings, self.catalog),
+                    find_added(name, self.settings, self.catalog).working,
                     data,
                     splitter(fold),
                     batch_voxels,

@@ -9,8 +9,8 @@ from typing import Literal
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import DomainRecord
 from u2net_platform.data.dataset import open_dataset
-from u2net_platform.domains.discovery import Found, discover_among, find_plugin
-from u2net_platform.domains.plugin import SPEC_FILE, DomainPlugin
+from u2net_platform.domains.discovery import Found, discover, find_plugin
+from u2net_platform.domains.plugin import SPEC_FILE
 from u2net_platform.errors import MissingFile, UnknownDomain
 from u2net_platform.settings import Settings
 
@@ -66,21 +66,14 @@ def add_domain(found: Found, catalog: Catalog, data_dir: Path | None) -> Added:
     return Added(record, "unchanged" if before == record else "moved")
 
 
-def find_added(name: str, settings: Settings, catalog: Catalog) -> Found:
-    """The plugin of a domain, also where it was added from a folder of its own.
+def find_added(name: str, settings: Settings, catalog: Catalog, place: Path | None = None) -> Found:
+    """The plugin of a domain: from the given place, else also from where it was added from.
 
     Raises:
         UnknownDomain, DuplicateDomain, BrokenPlugin, InvalidSpec: as `find_plugin` does.
     """
-    record = _record(name, catalog)
-    return find_plugin(name, settings, _own_folder(record) if record else None)
-
-
-def load_added(name: str, settings: Settings, catalog: Catalog) -> DomainPlugin:
-    """As `find_added`, without the place."""
-    plugin = find_added(name, settings, catalog).plugin
-    assert plugin is not None  # find_added raises otherwise
-    return plugin
+    record = None if place else _record(name, catalog)
+    return find_plugin(name, settings, _own_folder(record) if record else place)
 
 
 def data_dir_of(name: str, catalog: Catalog, given: Path | None) -> Path:
@@ -104,7 +97,7 @@ def overview(settings: Settings, catalog: Catalog) -> list[Overview]:
     """Every domain that this machine has or had, broken ones included, sorted by name."""
     records = {record.name: record for record in catalog.domains.list()}
     own_folders = [folder for record in records.values() if (folder := _own_folder(record))]
-    rows = [_row(one, records.get(one.name)) for one in discover_among(settings, own_folders)]
+    rows = [_row(one, records.get(one.name)) for one in discover(settings, own_folders)]
     seen = {row.name for row in rows}
     rows += [_gone(record) for name, record in records.items() if name not in seen]
     return sorted(rows, key=lambda row: (row.name, str(row.directory)))

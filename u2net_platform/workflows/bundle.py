@@ -18,7 +18,7 @@ from u2net_platform.domains.plugin import with_hooks
 from u2net_platform.domains.spec import DomainSpec, list_faults
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.add_domain import load_added
+from u2net_platform.workflows.add_domain import find_added
 from u2net_platform.workflows.bundle_file import read_bundle, write_bundle
 from u2net_platform.workflows.bundle_parts import Fingerprint, Metrics, Provenance, parts_of
 from u2net_platform.workflows.model_card import model_card
@@ -132,7 +132,7 @@ def _require_plugin(
     with_hooks(
         spec,
         digest,
-        lambda: load_added(spec.name, settings, catalog),
+        lambda: find_added(spec.name, settings, catalog).working,
         str(path),
         f"Get that plugin, read its code, and add it: u2net domain add {spec.name} --path FOLDER;"
         " then import again.",

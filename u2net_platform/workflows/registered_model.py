@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from u2net_platform.domains.discovery import load_plugin
+from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.domains.plugin import DomainPlugin, with_hooks
 from u2net_platform.errors import InvalidDataset
 from u2net_platform.imaging.dicom import Series
@@ -83,7 +83,7 @@ def _plugin(version: str, parts: Parts) -> DomainPlugin:
     return with_hooks(
         parts.spec,
         parts.new.plugin_digest,
-        lambda: load_plugin(parts.spec.name, Settings()),
+        lambda: find_plugin(parts.spec.name, Settings()).working,
         version,
         f"MLflow carries no code. Put the plugin's folder into {Settings().plugins_dir}, then load"
         " it again.",

@@ -28,7 +28,7 @@ from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
-from u2net_platform.workflows.add_domain import data_dir_of, load_added
+from u2net_platform.workflows.add_domain import data_dir_of, find_added
 from u2net_platform.workflows.compatibility import geometry_of
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.publish import new_version
@@ -269,7 +269,7 @@ def topology_of(spec: DomainSpec, plan: Plan, architecture: Architecture) -> Top
 def _prepare(
     settings: Settings, catalog: Catalog, request: Request, on_prepare: OnPrepare
 ) -> dict[str, PreparedDomain]:
-    plugins = {name: load_added(name, settings, catalog) for name in request.domains}
+    plugins = {name: find_added(name, settings, catalog).working for name in request.domains}
     for name in plugins:
         catalog.domains.get(name)  # a run's domains are rows of the catalog
     prepared = {}

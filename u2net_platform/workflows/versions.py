@@ -16,7 +16,7 @@ from u2net_platform.inference.predictor import Predictor
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.add_domain import load_added
+from u2net_platform.workflows.add_domain import find_added
 from u2net_platform.workflows.compatibility import fitting
 
 
@@ -75,7 +75,7 @@ def _plugin(settings: Settings, catalog: Catalog, record: VersionRecord) -> Doma
     return with_hooks(
         spec,
         record.plugin_digest,
-        lambda: load_added(record.domain, settings, catalog),
+        lambda: find_added(record.domain, settings, catalog).working,
         record.reference,
         "Put back that plugin (u2net domain add --help), or train a new version with the one that"
         " is there.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from u2net_platform.domains import discovery
-from u2net_platform.domains.discovery import discover, find_plugin, load_plugin
+from u2net_platform.domains.discovery import discover, find_plugin
 from u2net_platform.errors import (
     BrokenPlugin,
     DuplicateDomain,
@@ -75,11 +75,11 @@ def test_a_name_found_twice_names_both_places(
 ) -> None:
     first = new_plugin(settings.plugins_dir, "kidney")
     second = new_plugin(tmp_path / "mine", "kidney")
-    claims = [one for one in discover(settings, second) if one.name == "kidney"]
+    claims = [one for one in discover(settings, [second]) if one.name == "kidney"]
     assert len(claims) == 2
     assert all(isinstance(one.fault, DuplicateDomain) and one.plugin is None for one in claims)
     with pytest.raises(DuplicateDomain) as caught:
-        load_plugin("kidney", settings, second)
+        find_plugin("kidney", settings, second)
     assert str(first) in caught.value.message
     assert str(second) in caught.value.message
 
@@ -88,7 +88,7 @@ def test_a_folder_reached_in_two_ways_is_one_plugin(
     settings: Settings, new_plugin: NewPlugin
 ) -> None:
     directory = new_plugin(settings.plugins_dir, "kidney")
-    assert load_plugin("kidney", settings, directory).name == "kidney"
+    assert find_plugin("kidney", settings, directory).working.name == "kidney"
 
 
 @pytest.mark.parametrize("code", ["import no_such_module_here", "raise SystemExit(3)", "def ("])
@@ -100,7 +100,7 @@ def test_a_broken_plugin_is_listed_while_others_work(
     assert isinstance(found["broken"].fault, BrokenPlugin)
     assert [name for name, one in found.items() if one.plugin] == BUNDLED
     with pytest.raises(BrokenPlugin, match=r"plugin\.py"):
-        load_plugin("broken", settings)
+        find_plugin("broken", settings)
 
 
 def test_an_invalid_spec_is_listed_under_its_folders_name(
@@ -109,7 +109,7 @@ def test_an_invalid_spec_is_listed_under_its_folders_name(
     directory = new_plugin(settings.plugins_dir, "kidney")
     (directory / "domain.toml").write_text("name = 3")
     with pytest.raises(InvalidSpec):
-        load_plugin("kidney", settings)
+        find_plugin("kidney", settings)
 
 
 def test_a_broken_plugin_does_not_take_the_name_of_a_working_one(
@@ -125,16 +125,16 @@ def test_a_folder_must_have_its_domains_name_unless_given_by_path(
     directory = new_plugin(settings.plugins_dir, "kidney")
     renamed = directory.rename(directory.with_name("nephros"))
     with pytest.raises(BrokenPlugin, match="kidney"):
-        load_plugin("nephros", settings)
-    assert load_plugin("kidney", settings, renamed).name == "kidney"
+        find_plugin("nephros", settings)
+    assert find_plugin("kidney", settings, renamed).working.name == "kidney"
 
 
 def test_an_unknown_name_suggests_those_that_look_alike(settings: Settings) -> None:
     with pytest.raises(UnknownDomain) as caught:
-        load_plugin("hart", settings)
+        find_plugin("hart", settings)
     assert caught.value.hint == "Did you mean heart?"
 
 
 def test_a_path_without_a_plugin_is_an_error(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(MissingFile):
-        discover(settings, tmp_path)
+        discover(settings, [tmp_path])

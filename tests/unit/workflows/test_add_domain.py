@@ -10,7 +10,7 @@ from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import (
     add_domain,
     data_dir_of,
-    load_added,
+    find_added,
     overview,
 )
 
@@ -66,7 +66,7 @@ def test_a_plugin_from_elsewhere_is_found_again(
     directories = [new_plugin(tmp_path / "mine", name) for name in ("kidney", "lungs")]
     for directory in directories:
         add_domain(find_plugin(directory.name, settings, directory), catalog, None)
-    assert load_added("kidney", settings, catalog).directory == directories[0]
+    assert find_added("kidney", settings, catalog).working.directory == directories[0]
     rows = {row.name: row for row in overview(settings, catalog)}
     assert rows["kidney"].added
     assert rows["lungs"].fault is None
@@ -83,4 +83,4 @@ def test_a_plugin_that_has_disappeared_is_still_listed(
     assert row.added
     assert row.fault
     with pytest.raises(UnknownDomain):
-        load_added("kidney", settings, catalog)
+        find_added("kidney", settings, catalog)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from u2net_platform.domains.discovery import load_plugin
+from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.workflows.parameters import network_sizes
 
 BASE = ("heart", "liver", "hippocampus", "prostate", "pancreas")  # the paper's five
@@ -12,7 +12,7 @@ BASE = ("heart", "liver", "hippocampus", "prostate", "pancreas")  # the paper's 
 
 @pytest.fixture
 def sizes(settings):
-    found = network_sizes([load_plugin(name, settings).spec for name in BASE])
+    found = network_sizes([find_plugin(name, settings).working.spec for name in BASE])
     return {one.name: one for one in found}
 
 
