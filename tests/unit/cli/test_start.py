@@ -53,7 +53,8 @@ def test_help_answers_at_once() -> None:
         return (end.ru_utime - start.ru_utime) + (end.ru_stime - start.ru_stime)
 
     python("-m", "u2net_platform", "--help")  # writes the byte code
-    assert min(seconds("-m", "u2net_platform", "--help") for _ in range(3)) < 0.4
+    least = min(seconds("-c", "import typer.rich_utils") for _ in range(3))  # what any help takes
+    assert min(seconds("-m", "u2net_platform", "--help") for _ in range(3)) < 3 * least
 
 
 def test_the_module_runs_as_a_program() -> None:
