@@ -53,6 +53,9 @@ def predict(
     device: Device = "auto",
     memory: Memory = None,
     mirror: Mirror = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="A picture of three slices beside each output.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave what is there: goes on with a folder.")
@@ -67,7 +70,7 @@ def predict(
 
     \b
     Examples:
-      u2net predict --domain heart -i scan.nii.gz -o atrium.nii.gz
+      u2net predict --domain heart -i scan.nii.gz -o atrium.nii.gz --preview
       u2net predict --domain heart:3 -i scans/ -o labels/ --device cuda
       u2net predict --domain heart -i DICOM/ST01 -o atrium.dcm
       u2net predict --domain liver --domain spleen -i ct.nii.gz -o labels/ --memory 4GiB
@@ -93,7 +96,7 @@ def predict(
         load_predictor(Settings(), one, device_, memory=memory, mirror=mirror) for one in domain
     ]
     _check_different([one.record.domain for one in versions])
-    labellers = [Labeller.of(one) for one in versions]
+    labellers = [Labeller.of(one, preview) for one in versions]
     warned: set[str] = set()
 
     def warn(text: str) -> None:
@@ -113,6 +116,7 @@ def predict(
             "error": one.error and named(one.error),
             "volumes_ml": one.volumes_ml,
             "warnings": one.warnings,
+            "preview": one.preview,
         }
         for one in results
     ]

@@ -1,4 +1,4 @@
-"""A sheet of pictures: what was predicted, what is true, and how training went."""
+"""A sheet of pictures: what was predicted, what is true if that is known, and how training went."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SheetRow:
 
     title: str
     image: NDArray[np.floating[Any]]
-    reference: NDArray[np.uint8]
+    reference: NDArray[np.uint8] | None
     prediction: NDArray[np.uint8]
     spacing_zyx_mm: tuple[float, float, float]
 
@@ -38,7 +38,8 @@ def write_sheet(
 ) -> None:
     """Write a PNG: one row a case, and below them one panel a curve of (cycle, value).
 
-    Each row shows the axial, coronal and sagittal slice with most of the reference on it;
+    Each row shows the axial, coronal and sagittal slice with most of the reference on it, or of
+    what was predicted where there is none;
     predicted contours are solid, true ones dashed, in one colour per class. The part of a curve's
     name before its first `/` chooses the panel: `loss/heart` and `loss/liver` share one.
 
@@ -65,20 +66,21 @@ def write_sheet(
         figure.savefig(temporary, format="png")
 
 
-def best_slice(reference: NDArray[np.uint8], axis: int) -> int:
+def best_slice(labels: NDArray[np.uint8], axis: int) -> int:
     """Index along `axis` of the slice with the most foreground; the middle one if there is none."""
     others = tuple(other for other in range(3) if other != axis)
-    counts = np.count_nonzero(reference, axis=others)
-    return int(counts.argmax()) if counts.any() else reference.shape[axis] // 2
+    counts = np.count_nonzero(labels, axis=others)
+    return int(counts.argmax()) if counts.any() else labels.shape[axis] // 2
 
 
 def _draw_slice(axes: Axes, row: SheetRow, axis: int) -> None:
-    index = best_slice(row.reference, axis)
+    index = best_slice(row.prediction if row.reference is None else row.reference, axis)
+    image = np.moveaxis(row.image, axis, 0)[index]
     down_mm, across_mm = (mm for other, mm in enumerate(row.spacing_zyx_mm) if other != axis)
-    low, high = np.percentile(row.image, (1, 99))
+    low, high = np.percentile(image, (1, 99))
     # Rows of an axial slice run to the back of the patient; z runs up.
     axes.imshow(
-        np.moveaxis(row.image, axis, 0)[index],
+        image,
         cmap="gray",
         vmin=low,
         vmax=high,
@@ -86,7 +88,8 @@ def _draw_slice(axes: Axes, row: SheetRow, axis: int) -> None:
         origin="upper" if axis == 0 else "lower",
     )
     _draw_contours(axes, np.moveaxis(row.prediction, axis, 0)[index], "solid")
-    _draw_contours(axes, np.moveaxis(row.reference, axis, 0)[index], "dashed")
+    if row.reference is not None:
+        _draw_contours(axes, np.moveaxis(row.reference, axis, 0)[index], "dashed")
     axes.set_axis_off()
     axes.set_title(f"{PLANES[axis]} {index}", fontsize=6)
 

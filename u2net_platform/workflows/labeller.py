@@ -35,18 +35,22 @@ SEG_ENDING = ".dcm"
 @dataclass(frozen=True)
 class Labeller:
     """What labels. Its outputs say `version`, as `heart:3`; label files the digests of its weights
-    too."""
+    too.
+
+    previews: whether each output is to have a picture beside it.
+    """
 
     predictor: Predictor
     version: str = "unpublished"
     digests: Mapping[str, str] = field(default_factory=dict)
+    previews: bool = False
 
     @classmethod
-    def of(cls, loaded: LoadedVersion) -> Labeller:
+    def of(cls, loaded: LoadedVersion, previews: bool = False) -> Labeller:
         """A version of the catalog."""
         record = loaded.record
         digests = {"backbone": record.backbone_digest, "domain": record.domain_digest}
-        return cls(loaded.predictor, record.reference, digests)
+        return cls(loaded.predictor, record.reference, digests, previews)
 
     @property
     def domain(self) -> str:
@@ -119,6 +123,22 @@ class Labeller:
         }
         write_labels(target, labels, self.classes, about)
         return volumes
+
+    def draw(self, target: Path, image: ImageVolume, labels: LabelVolume) -> Path:
+        """Draw labels on three slices of their image, into a PNG beside `target`; returns where.
+
+        Raises:
+            NotWritable, DiskFull: there is no picture.
+        """
+        from u2net_platform.evaluation.pictures import SheetRow, write_sheet  # by matplotlib
+
+        stem = target.stem if target.suffix.lower() == SEG_ENDING else stem_of(target)
+        path = target.with_name(f"{stem}.png")
+        seen, found = canonical(image), canonical(labels)
+        title = f"{stem}, labelled by {self.version}"
+        row = SheetRow(title, seen.array[0], None, found.array, seen.grid.spacing_zyx_mm)
+        write_sheet(path, [row], {})
+        return path
 
     def oddities(self, image: ImageVolume, paths: Sequence[Path], labels: LabelVolume) -> list[str]:
         """How an image differs from what the domain is of, and whether nothing was found in it."""

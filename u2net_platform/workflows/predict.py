@@ -48,7 +48,7 @@ CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 class PredictedCase:
     """One input and where its labels are, or the error that left it without.
 
-    volumes_ml: of each class. warnings: what somebody should look at.
+    volumes_ml: of each class. warnings: what somebody should look at. preview: a picture of it.
     """
 
     case_id: str
@@ -57,6 +57,7 @@ class PredictedCase:
     error: Exception | None = None
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    preview: Path | None = None
 
 
 def predict_paths(
@@ -236,12 +237,15 @@ def _predict_case(
             labels = one.predictor.predict_made(made.for_domain(one.predictor), image.grid)
             odd = one.oddities(image, case.images, labels)
             volumes = one.write(target, labels, series, odd)
+            picture = one.draw(target, image, labels) if one.previews else None
         except StorageError:  # the next case would meet it too
             raise
         except Exception as error:
             results.append(PredictedCase(case.id, one.domain, None, error))
         else:
-            results.append(PredictedCase(case.id, one.domain, target, None, volumes, tuple(odd)))
+            results.append(
+                PredictedCase(case.id, one.domain, target, None, volumes, tuple(odd), picture)
+            )
     return results
 
 

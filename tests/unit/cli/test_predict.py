@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from matplotlib.pyplot import imread
 from typer.testing import CliRunner, Result
 
 from u2net_platform.catalog.catalog import Catalog
@@ -44,11 +45,22 @@ def test_predict_writes_a_label_file_and_says_where(added, bright_data, tmp_path
         "error": None,
         "volumes_ml": beside["volumes_ml"],
         "warnings": beside["warnings"],
+        "preview": None,
     }
     record = added.find("bright:1")
     assert beside["labels"] == {"0": "background", "1": "organ"}
     assert beside["version"] == "bright:1"
     assert beside["digests"] == {"backbone": record.backbone_digest, "domain": record.domain_digest}
+
+
+def test_a_preview_shows_the_labels_on_the_image(added, bright_data, tmp_path) -> None:
+    image, target = bright_data / "imagesTr" / "case_0.nii.gz", tmp_path / "mask.nii.gz"
+    result = run("predict", "--domain", "bright", "-i", image, "-o", target, "--preview", "--json")
+    assert result.exit_code == 0, result.output
+    (case,) = json.loads(result.stdout)["data"]["cases"]
+    picture = imread(case["preview"])[..., :3]
+    assert Path(case["preview"]) == tmp_path / "mask.png"
+    assert (picture.max(-1) - picture.min(-1) > 0.2).any()  # contours alone have a colour
 
 
 def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, tmp_path) -> None:
