@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
 from u2net_platform.domains.spec import Augmentation
+from u2net_platform.imaging.grid import Shape
 
-Shape = tuple[int, int, int]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 # Displacement scale and smoothness of the elastic deformation, as in the paper's code.

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from scipy import ndimage
 
 from u2net_platform.data.places import largest_part
+from u2net_platform.imaging.grid import Spacing
 
 if TYPE_CHECKING:
     from u2net_platform.data.store import PreparedCase
@@ -26,7 +27,6 @@ LEAST_CASES = 10  # of fewer, no shape is learned
 PENALTIES = np.logspace(-2, 2, 17)
 DOUBTFUL = 4.0  # errors: what a shape has further off is no whole organ
 
-ZYX = tuple[float, float, float]
 Modest = Annotated[FiniteFloat, Field(ge=-1e3, le=1e3)]
 
 
@@ -48,7 +48,7 @@ class Border(BaseModel):
     error: Annotated[FiniteFloat, Field(ge=0, le=1)]
 
     def draw(
-        self, labels: NDArray[np.uint8], class_names: Sequence[str], spacing_zyx_mm: ZYX
+        self, labels: NDArray[np.uint8], class_names: Sequence[str], spacing_zyx_mm: Spacing
     ) -> None:
         """Part the classes of a canonical volume, z y x, with one slice, in place.
 
@@ -126,7 +126,7 @@ class _Organ(NamedTuple):
 
 
 def _organ(
-    labels: NDArray[np.uint8], values: Sequence[int], axis: int, spacing_zyx_mm: ZYX
+    labels: NDArray[np.uint8], values: Sequence[int], axis: int, spacing_zyx_mm: Spacing
 ) -> _Organ | None:
     """None where a class is absent from it."""
     both = (labels == values[0]) | (labels == values[1])

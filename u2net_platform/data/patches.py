@@ -22,11 +22,11 @@ from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.data.workers import belong_to_parent
 from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.imaging.grid import Shape
 
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 BATCHES_AHEAD = 4  # of a few workers together; of many, one of each
 
-Shape = tuple[int, int, int]
 Element = TypeVar("Element", bound=np.generic)
 
 

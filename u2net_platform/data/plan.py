@@ -26,7 +26,7 @@ from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import IGNORED, DomainSpec, Statistics, digest_of
 from u2net_platform.errors import EmptyLabel, TooFewCases
 from u2net_platform.imaging.cropping import cropped_to_nonzero
-from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.grid import Grid, Shape, Spacing
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 
 BATCH_SIZES = (2, 9)  # the paper's smallest and largest batch
@@ -35,9 +35,6 @@ SMALLEST_SIDE = 4  # of a feature map; the last pooling of a side of 8 leads to 
 # Measured: what a step of a universal network takes for each voxel of its batch, on the CPU.
 TRAINING_BYTES_PER_VOXEL = 3300
 VOXELS_PER_CASE = 10_000  # bound on what a case adds to the foreground statistics
-
-Shape = tuple[int, int, int]
-Spacing = tuple[float, float, float]
 
 
 class Frozen(BaseModel):

@@ -13,12 +13,12 @@ import joblib
 from u2net_platform.data.dataset import Case
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import BrokenPlugin, DataError, InvalidCases, TooLarge
+from u2net_platform.imaging.grid import Spacing
 from u2net_platform.imaging.volume import Header, one_thread, read_header
 from u2net_platform.memory import free_bytes
 
 Result = TypeVar("Result")
 Fault = DataError | BrokenPlugin  # of a case; a hook may fail on one alone
-Spacing = tuple[float, float, float]
 
 # Measured: the peak of memory while abdominal CTs were prepared, over the process's own.
 BYTES_PER_VOXEL = 24  # of the file

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from surface_distance import metrics as surfaces
 
 from u2net_platform.domains.spec import IGNORED
-
-ZYX = tuple[float, float, float]
+from u2net_platform.imaging.grid import Spacing
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def score_case(
     reference: NDArray[np.uint8],
     prediction: NDArray[np.uint8],
     class_names: tuple[str, ...],
-    spacing_zyx_mm: ZYX,
+    spacing_zyx_mm: Spacing,
     tolerance_mm: float,
     hidden: Collection[int] = (),
 ) -> dict[str, ClassScores]:
@@ -85,7 +84,7 @@ def dice_by_class(
 def _score_class(
     reference: NDArray[np.bool_],
     prediction: NDArray[np.bool_],
-    spacing_zyx_mm: ZYX,
+    spacing_zyx_mm: Spacing,
     tolerance_mm: float,
 ) -> ClassScores:
     voxel_ml = math.prod(spacing_zyx_mm) / 1000

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from u2net_platform.files import atomic_path
+from u2net_platform.imaging.grid import Spacing
 
 # Seen apart by the colour-blind. Source: Okabe & Ito 2008, Color Universal Design.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
@@ -30,7 +31,7 @@ class SheetRow:
     image: NDArray[np.floating[Any]]
     reference: NDArray[np.uint8] | None
     prediction: NDArray[np.uint8]
-    spacing_zyx_mm: tuple[float, float, float]
+    spacing_zyx_mm: Spacing
 
 
 def write_sheet(

@@ -18,6 +18,8 @@ from u2net_platform.errors import GeometryMismatch
 SAME_GRID_TOLERANCE = 0.1
 
 Matrix = NDArray[np.float64]
+Shape = tuple[int, int, int]  # z y x, voxels
+Spacing = tuple[float, float, float]  # z y x, mm
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Grid:
     DICOM's patient space (left, posterior, superior), as SimpleITK has them.
     """
 
-    shape_zyx: tuple[int, int, int]
-    spacing_zyx_mm: tuple[float, float, float]
+    shape_zyx: Shape
+    spacing_zyx_mm: Spacing
     origin_lps_mm: tuple[float, float, float]
     direction_lps: tuple[float, ...]
 

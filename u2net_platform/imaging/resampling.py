@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.grid import Grid, Spacing
 from u2net_platform.imaging.volume import (
     ImageVolume,
     LabelVolume,
@@ -32,7 +32,7 @@ SLAB_VOXELS = 1 << 25  # a larger volume is resampled in slabs of so many
 LABEL_INTERPOLATORS = {"nearest": sitk.sitkNearestNeighbor, "linear": sitk.sitkLabelLinear}
 
 
-def respaced(grid: Grid, spacing_zyx_mm: tuple[float, float, float]) -> Grid:
+def respaced(grid: Grid, spacing_zyx_mm: Spacing) -> Grid:
     """A grid of another spacing over the same box: same centre and directions, shape rounded."""
     sizes = zip(grid.shape_zyx, grid.spacing_zyx_mm, spacing_zyx_mm, strict=True)
     z, y, x = (max(1, round(side * old / new)) for side, old, new in sizes)

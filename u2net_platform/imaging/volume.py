@@ -30,7 +30,7 @@ from u2net_platform.errors import (
     UnsupportedFormat,
 )
 from u2net_platform.files import atomic_path, write_text
-from u2net_platform.imaging.grid import Grid, orientation, triple
+from u2net_platform.imaging.grid import Grid, Spacing, orientation, triple
 from u2net_platform.imaging.nifti import (
     check_nifti,
     contradiction_mm,
@@ -79,7 +79,7 @@ class Header:
 
     values: int
     reading_bytes: int
-    spacing_zyx_mm: tuple[float, float, float]
+    spacing_zyx_mm: Spacing
     skewed: bool
     contradiction_mm: float
     by_sform: bool

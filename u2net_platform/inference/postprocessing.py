@@ -12,13 +12,13 @@ from scipy import ndimage
 from u2net_platform.data.places import largest_part
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import BrokenPlugin
+from u2net_platform.imaging.grid import Spacing
 
 if TYPE_CHECKING:
     from u2net_platform.data.borders import Border
     from u2net_platform.data.places import Expected
     from u2net_platform.domains.plugin import Postprocess
 
-ZYX = tuple[float, float, float]
 BYTES_PER_CLEANED_VOXEL = 5  # of finding parts: a mask, and the number of each voxel's part
 NOWHERE: Mapping[str, Expected] = {}
 
@@ -26,7 +26,7 @@ NOWHERE: Mapping[str, Expected] = {}
 def postprocess(
     plugin: DomainPlugin,
     labels: NDArray[np.uint8],
-    spacing_zyx_mm: ZYX,
+    spacing_zyx_mm: Spacing,
     chosen: Collection[str] = (),
     expected: Mapping[str, Expected] = NOWHERE,
     border: Border | None = None,
@@ -77,7 +77,7 @@ def _run_hook(
     plugin: DomainPlugin,
     hook: Postprocess,
     labels: NDArray[np.uint8],
-    spacing_zyx_mm: ZYX,
+    spacing_zyx_mm: Spacing,
 ) -> NDArray[np.uint8]:
     try:
         result = np.asarray(hook(labels, spacing_zyx_mm))

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ZYX = tuple[int, int, int]
+from u2net_platform.imaging.grid import Shape
 
 
 @torch.inference_mode()
 def sliding_window(
     planes: Callable[[int, int], Tensor],
-    shape_zyx: ZYX,
-    patch_zyx: ZYX,
+    shape_zyx: Shape,
+    patch_zyx: Shape,
     scores: Callable[[Tensor], Tensor],
     batch_size: int,
 ) -> Iterator[Tensor]:
@@ -53,7 +53,7 @@ def sliding_window(
 
 
 def _padded(
-    planes: Callable[[int, int], Tensor], shape: ZYX, padded: list[int], start: int, stop: int
+    planes: Callable[[int, int], Tensor], shape: Shape, padded: list[int], start: int, stop: int
 ) -> Tensor:
     """Planes of the image as it is with its padding."""
     z_before = (padded[0] - shape[0]) // 2
@@ -68,7 +68,7 @@ def _padded(
 class _Sums:
     """Weighted sums of scores, a patch deep, over all of y and x."""
 
-    def __init__(self, patch_zyx: ZYX) -> None:
+    def __init__(self, patch_zyx: Shape) -> None:
         self._patch_zyx = patch_zyx
         self._gaussian = gaussian_map(patch_zyx)
         self._total: Tensor | None = None  # k z y x; k is known after the first batch
@@ -102,7 +102,7 @@ class _Sums:
         return mean
 
 
-def gaussian_map(patch_zyx: ZYX) -> Tensor:
+def gaussian_map(patch_zyx: Shape) -> Tensor:
     """Weight of each voxel of a patch: a Gaussian of sigma = side / 8, nowhere below 1/1000.
 
     Source: Isensee et al. 2021 (nnU-Net), supplementary note 2; the floor is MONAI's.
@@ -115,7 +115,7 @@ def gaussian_map(patch_zyx: ZYX) -> Tensor:
     return (z[:, None, None] * y[:, None] * x).clamp_(min=1e-3)
 
 
-def _windows(shape: tuple[int, ...], patch_zyx: ZYX) -> list[tuple[slice, slice, slice]]:
+def _windows(shape: tuple[int, ...], patch_zyx: Shape) -> list[tuple[slice, slice, slice]]:
     """Boxes of a patch's size that cover the shape, evenly spread along each axis."""
     starts = [_starts(size, side) for size, side in zip(shape, patch_zyx, strict=True)]
     z_side, y_side, x_side = patch_zyx

@@ -28,14 +28,12 @@ from u2net_platform.domains.spec import Augmentation, DataCard, DomainSpec, Inte
 from u2net_platform.domains.toml import to_toml
 from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory, write_text
-from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.grid import Grid, Shape, Spacing
 from u2net_platform.imaging.volume import write_array
 
 TEST_CASES = 2  # without labels, in imagesTs
 LICENCE = "CC0-1.0"
 
-ZYX = tuple[float, float, float]
-Triple = tuple[int, int, int]
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float64]
 Volume = NDArray[Any]
@@ -45,7 +43,9 @@ Labels = NDArray[np.uint8]
 class _Scene:
     """An empty volume, patient axes z y x, with its own source of chance."""
 
-    def __init__(self, random: np.random.Generator, shape_zyx: Triple, spacing_zyx_mm: ZYX) -> None:
+    def __init__(
+        self, random: np.random.Generator, shape_zyx: Shape, spacing_zyx_mm: Spacing
+    ) -> None:
         self.random = random
         self.spacing_zyx_mm = spacing_zyx_mm
         index = np.indices(shape_zyx, dtype=float)
@@ -135,10 +135,10 @@ class _Phantom:
     folder: str
     spec: DomainSpec
     source_labels: tuple[str, ...]
-    spacing_zyx_mm: ZYX
-    shape_zyx: Triple
-    axes: Triple
-    signs: Triple
+    spacing_zyx_mm: Spacing
+    shape_zyx: Shape
+    axes: Shape
+    signs: Shape
     tilt_degrees: float
 
 
@@ -269,7 +269,7 @@ def _case(phantom: _Phantom, seed: int, number: int) -> tuple[Volume, Volume, Gr
     return channels.astype(np.int16), _turned(labels, phantom), grid
 
 
-def _order(phantom: _Phantom) -> Triple:
+def _order(phantom: _Phantom) -> Shape:
     """The patient's z, y, x axis (0, 1, 2) that each of the array's axes runs along."""
     x, y, z = phantom.axes
     return 2 - z, 2 - y, 2 - x
