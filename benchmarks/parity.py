@@ -24,13 +24,14 @@ from torch.nn import functional as F
 
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.splits import splitter
+from u2net_platform.data.store import TrainingDomain
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.model.network import build_network
 from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
 from u2net_platform.model.topology import Architecture
 from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training.recipe import Recipe
-from u2net_platform.training.trainer import Options, Step, Trainer, TrainingDomain
+from u2net_platform.training.trainer import Options, Step, Trainer
 from u2net_platform.workflows.new_domain import write_plugin
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
 from u2net_platform.workflows.train import topology_of

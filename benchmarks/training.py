@@ -28,7 +28,7 @@ from nnunet import NUMBER, share, their_network
 from torch import Tensor, nn
 
 from u2net_platform.data.plan import Plan
-from u2net_platform.data.store import PreparedStore, prepare_cases
+from u2net_platform.data.store import PreparedStore, TrainingDomain, prepare_cases
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.memory import keep_freed_memory
 from u2net_platform.model.losses import LOSSES
@@ -36,7 +36,7 @@ from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.topology import Architecture
 from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training.recipe import Recipe
-from u2net_platform.training.trainer import Options, Step, Trainer, TrainingDomain
+from u2net_platform.training.trainer import Options, Step, Trainer
 from u2net_platform.workflows.train import topology_of
 
 CPU = torch.device("cpu")

@@ -67,6 +67,16 @@ class PreparedCase:
         return array
 
 
+@dataclass(frozen=True)
+class TrainingDomain:
+    """A domain's prepared cases, and how it is seen."""
+
+    plugin: DomainPlugin
+    plan: Plan
+    training: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+
+
 class PreparedStore:
     """Prepared cases below one folder; what is there already is not made again."""
 

@@ -50,7 +50,6 @@ from u2net_platform.training.trainer import (
     Options,
     Step,
     Trainer,
-    TrainingDomain,
 )
 from u2net_platform.workflows.add_domain import add_domain, find_added
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
@@ -270,11 +269,7 @@ class Site:
             owners=owners or frozenset(prepared),
             proximal=order.proximal,
         )
-        domains = {
-            name: TrainingDomain(one.plugin, one.plan, one.training, one.validation)
-            for name, one in prepared.items()
-        }
-        return Trainer(network, domains, order.recipe, options, directory)
+        return Trainer(network, prepared, order.recipe, options, directory)
 
     def _adapt_new(
         self,

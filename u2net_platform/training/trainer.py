@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.patches import Batch, PatchSource, PatchStream, batches_ahead
-from u2net_platform.data.plan import Plan
-from u2net_platform.data.store import PreparedCase
-from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.data.store import PreparedCase, TrainingDomain
 from u2net_platform.errors import Diverged, Interrupted
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
@@ -51,16 +49,6 @@ CURVE_CYCLES = 10  # a point of a loss curve is their mean
 MOMENTUM = 0.99
 
 Curves = dict[str, list[tuple[int, float]]]
-
-
-@dataclass(frozen=True)
-class TrainingDomain:
-    """A domain's prepared cases, and how it is seen."""
-
-    plugin: DomainPlugin
-    plan: Plan
-    training: Sequence[PreparedCase]
-    validation: Sequence[PreparedCase]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import digest_of_case
 from u2net_platform.data.plan import Fingerprint, Plan, derive_plan, take_fingerprint
 from u2net_platform.data.splits import Split, Splitter
-from u2net_platform.data.store import PreparedCase, PreparedStore, prepare_cases
+from u2net_platform.data.store import PreparedStore, TrainingDomain, prepare_cases
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import TooFewCases
 from u2net_platform.files import write_text
@@ -33,15 +33,11 @@ class PlannedDomain:
 
 
 @dataclass(frozen=True)
-class PreparedDomain:
-    """A domain's plan and cases for one fold; the test cases are not among them."""
+class PreparedDomain(TrainingDomain):
+    """A domain for one fold, with where its cases come from; those of the test are not there."""
 
-    plugin: DomainPlugin
     fingerprint: Fingerprint
-    plan: Plan
     split: Split
-    training: Sequence[PreparedCase]
-    validation: Sequence[PreparedCase]
 
 
 def plan_domain(
@@ -95,7 +91,7 @@ def prepare_domain(
     ready = prepare_cases(PreparedStore(root), plugin, plan, cases, on_case)
     count = len(planned.training)
     return PreparedDomain(
-        plugin, planned.fingerprint, plan, planned.split, ready[:count], ready[count:]
+        plugin, plan, ready[:count], ready[count:], planned.fingerprint, planned.split
     )
 
 

@@ -27,7 +27,7 @@ from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
-from u2net_platform.training.trainer import Options, Trainer, TrainingDomain, Watcher
+from u2net_platform.training.trainer import Options, Trainer, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, find_added
 from u2net_platform.workflows.compatibility import geometry_of
 from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
@@ -197,11 +197,7 @@ class _Run:
             owners=frozenset(owners),
             minutes=request.minutes,
         )
-        domains = {
-            name: TrainingDomain(one.plugin, one.plan, one.training, one.validation)
-            for name, one in self.prepared.items()
-        }
-        return Trainer(self._network(), domains, request.recipe, options, self.directory)
+        return Trainer(self._network(), self.prepared, request.recipe, options, self.directory)
 
     def _network(self) -> UniversalUNet:
         base = self._base()

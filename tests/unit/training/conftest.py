@@ -12,14 +12,14 @@ import torch
 
 from u2net_platform.data.augmentation import AugmentationRates
 from u2net_platform.data.plan import Plan, pooling
-from u2net_platform.data.store import PreparedCase
+from u2net_platform.data.store import PreparedCase, TrainingDomain
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.domains.spec import DataCard, DomainSpec, Label
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import tensors_digest
 from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.training.recipe import Recipe
-from u2net_platform.training.trainer import Options, Step, Trainer, TrainingDomain
+from u2net_platform.training.trainer import Options, Step, Trainer
 
 MakeTrainer = Callable[..., Trainer]
 SPACINGS = {"cube": (1.0, 1.0, 1.0), "slab": (4.0, 1.0, 1.0)}

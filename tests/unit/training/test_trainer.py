@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from u2net_platform.data.store import TrainingDomain
 from u2net_platform.errors import Diverged, Interrupted, NothingToResume
 from u2net_platform.model.partition import tensors_digest
 from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training import budget
 from u2net_platform.training import trainer as module
-from u2net_platform.training.trainer import Step, Trainer, TrainingDomain
+from u2net_platform.training.trainer import Step, Trainer
 
 if TYPE_CHECKING:
     from pathlib import Path
