@@ -24,7 +24,7 @@ command line)::
     │                        BundleSchema · BundleUntrusted · InvalidKey
     ├── DeviceError (9)      DeviceUnavailable
     ├── FederationError (10) InvalidSite · InvalidFederation · QuorumNotReached · NotApproved
-    │                        StateLost · BudgetSpent · DeploymentFailed
+    │                        StateLost · BudgetSpent · FlowerFailed
     └── Interrupted (130)
 """
 
@@ -373,7 +373,7 @@ class BudgetSpent(FederationError):
     """One more round would spend more privacy, or more time, than a site allows."""
 
 
-class DeploymentFailed(FederationError):
+class FlowerFailed(FederationError):
     """A process of Flower does not come up, or a run of it has failed."""
 
 

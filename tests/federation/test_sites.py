@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from u2net_platform.cli.app import app
 from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, NotWritable
 from u2net_platform.federation import guarded_client
-from u2net_platform.federation.deployment import Deployment, init_deployment
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.request import FederationRequest, new_run, request_of
 from u2net_platform.federation.site_config import SiteConfig
@@ -30,6 +29,7 @@ from u2net_platform.federation.site_folder import (
     trust_authority,
 )
 from u2net_platform.federation.status import read_status
+from u2net_platform.federation.superlink import SuperLink, init_superlink
 from u2net_platform.files import exclusive
 from u2net_platform.tracking.mlflow_recorder import find_run
 from u2net_platform.training.recipe import Recipe
@@ -131,47 +131,47 @@ def test_the_authority_vouches_for_the_names_that_sites_use(tmp_path: Path) -> N
 
 def test_a_coordinator_knows_public_keys_alone(settings, tmp_path: Path) -> None:
     with pytest.raises(InvalidFederation, match="federation init"):
-        Deployment(settings)
-    made = init_deployment(settings, ("lab.example.org",), 18001, 8443)
+        SuperLink(settings)
+    made = init_superlink(settings, ("lab.example.org",), 18001, 8443)
     with pytest.raises(NotWritable):
-        init_deployment(settings, ("lab.example.org",), 18001, 8443)
+        init_superlink(settings, ("lab.example.org",), 18001, 8443)
     assert len(made.bundle) == 64
-    deployment = Deployment(settings)
+    superlink = SuperLink(settings)
     init_site(tmp_path / "north", "north", {})
     with pytest.raises(InvalidFederation, match="no public key"):
-        deployment.add_site("north", tmp_path / "north" / "site.key")
-    deployment.add_site("north", tmp_path / "north" / "site.key.pub")
+        superlink.add_site("north", tmp_path / "north" / "site.key")
+    superlink.add_site("north", tmp_path / "north" / "site.key.pub")
     with pytest.raises(InvalidFederation, match="already"):
-        deployment.add_site("north", tmp_path / "north" / "site.key.pub")
+        superlink.add_site("north", tmp_path / "north" / "site.key.pub")
     with pytest.raises(InvalidFederation, match="the key of north"):
-        deployment.add_site("south", tmp_path / "north" / "site.key.pub")
+        superlink.add_site("south", tmp_path / "north" / "site.key.pub")
     (tmp_path / "nonsense.pub").write_text("ecdsa-sha2-nonsense AAAA")
     with pytest.raises(InvalidFederation, match="no public key"):
-        deployment.add_site("south", tmp_path / "nonsense.pub")
+        superlink.add_site("south", tmp_path / "nonsense.pub")
     for name in ("../../escaped", "North Pole", ""):
         with pytest.raises(InvalidFederation, match="no name"):
-            deployment.add_site(name, tmp_path / "north" / "site.key.pub")
-    assert Deployment(settings).sites == ("north",)
+            superlink.add_site(name, tmp_path / "north" / "site.key.pub")
+    assert SuperLink(settings).sites == ("north",)
     assert [path.name for path in (made.folder / "sites").iterdir()] == ["north.pub"]
-    deployment.remove_site("north")
-    assert Deployment(settings).sites == ()
+    superlink.remove_site("north")
+    assert SuperLink(settings).sites == ()
     with pytest.raises(InvalidFederation, match="no site north"):
-        deployment.remove_site("north")
-    deployment.add_site("north", tmp_path / "north" / "site.key.pub")
-    assert not deployment.running
-    assert not deployment.stop()
+        superlink.remove_site("north")
+    superlink.add_site("north", tmp_path / "north" / "site.key.pub")
+    assert not superlink.running
+    assert not superlink.stop()
 
 
 def test_a_folder_of_a_coordinator_of_before_is_still_read(settings) -> None:
-    file = init_deployment(settings, (), 18001, 8443).folder / "federation.json"
+    file = init_superlink(settings, (), 18001, 8443).folder / "federation.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"public_port": 8443}))
-    assert Deployment(settings).config.port == 18001
+    assert SuperLink(settings).config.port == 18001
 
 
 def test_the_same_release_makes_the_same_bundle(settings, tmp_path: Path) -> None:
-    first = init_deployment(settings, (), 18001, 8443).bundle
+    first = init_superlink(settings, (), 18001, 8443).bundle
     elsewhere = settings.model_copy(update={"home": tmp_path / "elsewhere"})
-    assert init_deployment(elsewhere, ("other.example.org",), 18002, 9443).bundle == first
+    assert init_superlink(elsewhere, ("other.example.org",), 18002, 9443).bundle == first
 
 
 def test_nginx_takes_the_configuration_and_lets_the_fleet_path_through(
@@ -184,7 +184,7 @@ def test_nginx_takes_the_configuration_and_lets_the_fleet_path_through(
         for probe in (one, two):
             probe.bind(("127.0.0.1", 0))
         port, public = one.getsockname()[1], two.getsockname()[1]
-    made = init_deployment(settings, ("localhost",), port, public)
+    made = init_superlink(settings, ("localhost",), port, public)
     main = tmp_path / "nginx.conf"
     main.write_text(
         f"pid {tmp_path}/pid; daemon off; error_log {tmp_path}/error.log;\n"
@@ -211,7 +211,7 @@ def test_nginx_takes_the_configuration_and_lets_the_fleet_path_through(
 
 
 def test_the_configuration_of_nginx_names_the_fleet_path_alone(settings) -> None:
-    text = init_deployment(settings, ("lab.example.org",), 18001, 8443).nginx.read_text()
+    text = init_superlink(settings, ("lab.example.org",), 18001, 8443).nginx.read_text()
     places = [line.split()[1] for line in text.splitlines() if line.strip().startswith("location")]
     assert places == ["/v1/fleet/", "/"]
     assert "listen 8443 ssl" in text

@@ -17,7 +17,7 @@ def test_who_stops_watching_is_told_that_the_run_goes_on(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("time.sleep", interrupt)
     monkeypatch.setattr(
-        "u2net_platform.federation.deployment.Deployment",
+        "u2net_platform.federation.superlink.SuperLink",
         lambda settings: SimpleNamespace(submit=lambda run: 1),
     )
     monkeypatch.setattr("u2net_platform.federation.request.request_of", lambda settings, run: None)

@@ -149,17 +149,17 @@ def run_with_deployment(**arguments: Any) -> None:
 
 def run_deployed(run_id: str, detach: bool) -> None:
     """Hand a run to Flower, and show its rounds until it ends."""
-    from u2net_platform.errors import DeploymentFailed, Interrupted
-    from u2net_platform.federation.deployment import Deployment
+    from u2net_platform.errors import FlowerFailed, Interrupted
     from u2net_platform.federation.request import request_of
     from u2net_platform.federation.status import read_status
+    from u2net_platform.federation.superlink import SuperLink
     from u2net_platform.settings import Settings
 
     settings = Settings()
     request_of(settings, run_id)  # Flower starts whatever it is handed
-    deployment = Deployment(settings)
+    superlink = SuperLink(settings)
     started = datetime.now(UTC)
-    number = deployment.submit(run_id)
+    number = superlink.submit(run_id)
     talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
     if not detach:
         try:
@@ -171,7 +171,7 @@ def run_deployed(run_id: str, detach: bool) -> None:
             ) from None
     found = read_status(settings, run_id)
     if not detach and found.status != "completed":
-        raise DeploymentFailed(
+        raise FlowerFailed(
             f"{run_id} has ended after {found.round} of {found.rounds_wanted} rounds",
             f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
         )
@@ -180,8 +180,8 @@ def run_deployed(run_id: str, detach: bool) -> None:
 
 def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> None:
     """Tell each round of a run that was started then, until it ends; Flower knows its number."""
-    from u2net_platform.federation.deployment import Deployment
     from u2net_platform.federation.status import read_status
+    from u2net_platform.federation.superlink import SuperLink
 
     told = len(read_status(settings, run_id).rounds)
     ended, asked = False, time.monotonic()
@@ -194,15 +194,15 @@ def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> 
         # The catalog says how a run ends; a coordinator that was killed says nothing any more.
         ended = found.ended_at is not None and found.ended_at > started
         if not ended and time.monotonic() - asked > FLOWER_SECONDS:
-            ended = Deployment(settings).flower_status(number).startswith("finished")
+            ended = SuperLink(settings).flower_status(number).startswith("finished")
             asked = time.monotonic()
 
 
 def _deployed_sites(settings: Settings) -> tuple[str, ...]:
     from u2net_platform.errors import InvalidFederation
-    from u2net_platform.federation.deployment import Deployment
+    from u2net_platform.federation.superlink import SuperLink
 
-    names = Deployment(settings).sites
+    names = SuperLink(settings).sites
     if not names:
         raise InvalidFederation("No site is known", "Add one: u2net federation add NAME --key FILE")
     return names

@@ -11,7 +11,7 @@ from u2net_platform.cli import federate
 from u2net_platform.cli.output import Json, emit
 
 if TYPE_CHECKING:
-    from u2net_platform.federation.deployment import Deployment
+    from u2net_platform.federation.superlink import SuperLink
 
 app = typer.Typer(
     help="The coordinator of sites on other machines: TLS, keys, runs.", no_args_is_help=True
@@ -34,10 +34,10 @@ def init(
     Examples:
       u2net federation init --host federation.example.org
     """
-    from u2net_platform.federation.deployment import init_deployment
+    from u2net_platform.federation.superlink import init_superlink
     from u2net_platform.settings import Settings
 
-    made = init_deployment(Settings(), tuple(host or ()), port, public_port)
+    made = init_superlink(Settings(), tuple(host or ()), port, public_port)
     emit(
         made,
         lambda _: (
@@ -60,7 +60,7 @@ def add(
     Examples:
       u2net federation add north --key north.pub
     """
-    _deployment().add_site(name, key)
+    _superlink().add_site(name, key)
     emit({"site": name}, lambda _: f"{name} may take part")
 
 
@@ -74,7 +74,7 @@ def remove(
     Examples:
       u2net federation remove north
     """
-    _deployment().remove_site(name)
+    _superlink().remove_site(name)
     emit({"site": name}, lambda _: f"{name} takes part no more")
 
 
@@ -86,10 +86,10 @@ def start(_json: Json = False) -> None:
     Examples:
       u2net federation start
     """
-    deployment = _deployment()
-    deployment.start()
-    data = {"port": deployment.config.port, "sites": deployment.sites, "log": deployment.log}
-    emit(data, lambda _: f"The SuperLink listens on 127.0.0.1:{deployment.config.port}")
+    superlink = _superlink()
+    superlink.start()
+    data = {"port": superlink.config.port, "sites": superlink.sites, "log": superlink.log}
+    emit(data, lambda _: f"The SuperLink listens on 127.0.0.1:{superlink.config.port}")
 
 
 @app.command()
@@ -104,12 +104,12 @@ def stop(
       u2net federation stop 20260131-120000-1a2b
       u2net federation stop
     """
-    deployment = _deployment()
+    superlink = _superlink()
     if run is not None:
-        deployment.stop_run(run)
+        superlink.stop_run(run)
         emit({"stopped": run}, lambda _: f"{run} is stopped: u2net federation resume {run}")
         return
-    ran = deployment.stop()
+    ran = superlink.stop()
     emit({"stopped": ran}, lambda _: "The SuperLink is down" if ran else "No SuperLink runs here")
 
 
@@ -136,15 +136,15 @@ def logs(run: Annotated[str, typer.Argument(help="A run.")], _json: Json = False
     Examples:
       u2net federation logs 20260131-120000-1a2b
     """
-    emit({"log": _deployment().logs(run)}, lambda data: data["log"])
+    emit({"log": _superlink().logs(run)}, lambda data: data["log"])
 
 
 app.command("run")(federate.run_with_deployment)
 app.command("status")(federate.status)
 
 
-def _deployment() -> Deployment:
-    from u2net_platform.federation.deployment import Deployment
+def _superlink() -> SuperLink:
+    from u2net_platform.federation.superlink import SuperLink
     from u2net_platform.settings import Settings
 
-    return Deployment(Settings())
+    return SuperLink(Settings())

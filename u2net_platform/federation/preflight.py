@@ -8,7 +8,7 @@ from pathlib import Path
 
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.discovery import find_plugin
-from u2net_platform.errors import DeploymentFailed
+from u2net_platform.errors import FlowerFailed
 from u2net_platform.federation.keys import CA_FILE, shake_hands
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_config import SiteDomain
@@ -55,7 +55,7 @@ def _coordinator(site: Site) -> Iterator[Finding]:
     try:
         shake_hands(authority, host, int(port), host, SECONDS)
     except (OSError, ValueError) as error:
-        raise DeploymentFailed(
+        raise FlowerFailed(
             f"{address} does not answer as the holder of {CA_FILE}'s certificate: {error}",
             "Ask the coordinator whether it runs, for its address and for its present ca.crt; and"
             " whoever keeps the firewall whether this machine may reach it.",

@@ -14,7 +14,6 @@ from pathlib import Path
 from cryptography.x509 import load_pem_x509_certificate
 
 from u2net_platform.errors import InvalidSite, NotWritable
-from u2net_platform.federation.deployment import environment
 from u2net_platform.federation.keys import CA_FILE, SITE_KEY, create_site_key
 from u2net_platform.federation.site_config import (
     APPROVED_FILE,
@@ -22,6 +21,7 @@ from u2net_platform.federation.site_config import (
     SiteConfig,
     approved_bundles,
 )
+from u2net_platform.federation.superlink import environment
 from u2net_platform.files import write_bytes, write_text
 
 GUARD = "u2net_platform.federation.guarded_client"

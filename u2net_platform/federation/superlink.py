@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from u2net_platform.errors import DeploymentFailed, InvalidFederation, NotWritable
+from u2net_platform.errors import FlowerFailed, InvalidFederation, NotWritable
 from u2net_platform.federation.keys import CA_FILE, create_authority, shake_hands
 from u2net_platform.federation.messages import SITE_NAME
 from u2net_platform.files import write_text
@@ -86,7 +86,7 @@ server {{
 """
 
 
-class DeploymentConfig(BaseModel):
+class SuperLinkConfig(BaseModel):
     """hosts: names and addresses of the coordinator. sites: Flower's node by name, once known."""
 
     # A file that an earlier program wrote holds `public_port` as well.
@@ -106,7 +106,7 @@ class Created:
     nginx: Path
 
 
-class Deployment:
+class SuperLink:
     """The folder `federation` of the coordinator's home.
 
     Raises:
@@ -118,7 +118,7 @@ class Deployment:
         self.folder = folder_of(settings)
         try:
             text = (self.folder / CONFIG_FILE).read_text("utf-8")
-            self.config = DeploymentConfig.model_validate_json(text)
+            self.config = SuperLinkConfig.model_validate_json(text)
         except (OSError, ValidationError) as error:
             raise InvalidFederation(
                 f"{self.folder} is no coordinator's folder", "Make one: u2net federation init"
@@ -177,7 +177,7 @@ class Deployment:
         """Bring up the SuperLink, and let it know the sites' keys; it stays after this process.
 
         Raises:
-            DeploymentFailed: it does not come up.
+            FlowerFailed: it does not come up.
         """
         if self.running:
             self._register()
@@ -199,7 +199,7 @@ class Deployment:
         while not self._answers():
             if process.poll() is not None or time.monotonic() > until:
                 self.stop()
-                raise DeploymentFailed("Flower's SuperLink does not come up", f"See {self.log}")
+                raise FlowerFailed("Flower's SuperLink does not come up", f"See {self.log}")
             time.sleep(0.2)
         self._register()
 
@@ -221,7 +221,7 @@ class Deployment:
         """Hand a run to Flower; returns Flower's number of it.
 
         Raises:
-            DeploymentFailed: the SuperLink does not run, or refuses.
+            FlowerFailed: the SuperLink does not run, or refuses.
         """
         found = self._flwr(
             "run", str(self.folder / "bundle"), LINK, "--run-config", f'run="{run_id}"'
@@ -303,7 +303,7 @@ class Deployment:
         # Its exit code is 0 also where it has failed.
         if not found.get("success", "runs" in found):
             reason = found.get("error-message") or done.stdout or done.stderr
-            raise DeploymentFailed(
+            raise FlowerFailed(
                 f"flwr {arguments[0]} fails: {' '.join(str(reason).split())[:400]}",
                 f"See that the SuperLink runs: u2net federation start; and {self.log}",
             )
@@ -349,7 +349,7 @@ def folder_of(settings: Settings) -> Path:
     return settings.home.resolve() / "federation"
 
 
-def init_deployment(
+def init_superlink(
     settings: Settings, hosts: tuple[str, ...], port: int, public_port: int
 ) -> Created:
     """Make a coordinator's folder: authority, certificate, bundle, and what nginx needs.
@@ -378,7 +378,7 @@ def init_deployment(
         folder / "flower" / "config.toml",
         "\n".join([f'[superlink]\ndefault = "{LINK}"\n\n[superlink.{LINK}]', *lines]) + "\n",
     )
-    config = DeploymentConfig(hosts=every, port=port)
+    config = SuperLinkConfig(hosts=every, port=port)
     write_text(folder / CONFIG_FILE, config.model_dump_json(indent=2))
     return Created(folder, bundle_digest(folder), nginx)
 

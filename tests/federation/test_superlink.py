@@ -21,11 +21,11 @@ import pytest
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RoundRecord
 from u2net_platform.federation.coordinator import Coordinator
-from u2net_platform.federation.deployment import Deployment
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.request import new_run, request_of
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_folder import start_command
+from u2net_platform.federation.superlink import SuperLink
 from u2net_platform.settings import Settings
 
 FAST = ("--cycles", "2", "--batch-voxels", "4096", "--wait-minutes", "1.5", "--round-minutes", "2")
@@ -116,7 +116,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, boxes, write_site) -> Ite
         yield one
         for name in list(one.processes):
             one.end_site(name)
-        Deployment(one.settings).stop()
+        SuperLink(one.settings).stop()
 
 
 def test_two_sites_go_through_two_rounds(deployed: Field) -> None:
@@ -175,7 +175,7 @@ def test_what_keeps_a_site_from_taking_part_is_told_before(deployed: Field, tmp_
     assert list(found) == ["folder", "coordinator", "pear", "nose"]
     assert "may be read by others" in found["folder"]
     assert "certificate verify failed" in found["coordinator"]
-    port = Deployment(deployed.settings).config.port
+    port = SuperLink(deployed.settings).config.port
     (place / "site.toml").write_text(text.replace(str(port), str(free_port())))
     assert "refused" in failed()["coordinator"]
 
@@ -196,7 +196,7 @@ def test_keys_are_private_and_stay_where_they_are(deployed: Field) -> None:
 def test_a_stranger_is_refused(deployed: Field, write_site) -> None:
     """A key of its own, the right certificate, and nobody who has added it."""
     place = deployed.sites / "stranger"
-    config = Deployment(deployed.settings).config
+    config = SuperLink(deployed.settings).config
     deployed.u2net("site", "init", "stranger", "--folder", place)
     write_site(place, "stranger", "apple", more=f'coordinator = "127.0.0.1:{config.port}"')
     (place / "ca.crt").write_bytes((deployed.home / "federation" / "ca.crt").read_bytes())
@@ -212,7 +212,7 @@ def test_a_wrong_authority_is_refused(deployed: Field, write_site, tmp_path: Pat
 
     create_authority(tmp_path, ("127.0.0.1",))
     place = deployed.sites / "careful"
-    config = Deployment(deployed.settings).config
+    config = SuperLink(deployed.settings).config
     deployed.u2net("site", "init", "careful", "--folder", place)
     write_site(place, "careful", "apple", more=f'coordinator = "127.0.0.1:{config.port}"')
     (place / "ca.crt").write_bytes((tmp_path / "ca.crt").read_bytes())
