@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from u2net_platform.files import atomic_path
@@ -25,9 +26,11 @@ DPI = 110
 
 @dataclass(frozen=True)
 class SheetRow:
-    """A case in one row. The volumes are z y x in canonical orientation, classes from 1."""
+    """A case in one row. The volumes are z y x in canonical orientation; `classes` are the names of
+    1, 2, ..."""
 
     title: str
+    classes: Sequence[str]
     image: NDArray[np.floating[Any]]
     reference: NDArray[np.uint8] | None
     prediction: NDArray[np.uint8]
@@ -59,6 +62,8 @@ def write_sheet(
         band.suptitle(row.title, fontsize=8)
         for axis, axes in enumerate(band.subplots(1, 3)):
             _draw_slice(axes, row, axis)
+        key = [Line2D([], [], color=_colour(k), label=name) for k, name in enumerate(row.classes)]
+        band.legend(handles=key, loc="outside right upper", fontsize=6, frameon=False)
     if panels:
         found = np.atleast_1d(np.asarray(bands[-1].subplots(1, len(panels))))
         for axes, (panel, lines) in zip(found, panels.items(), strict=True):
@@ -99,13 +104,19 @@ def _draw_contours(axes: Axes, classes: NDArray[np.uint8], style: str) -> None:
     for value in range(1, int(classes.max()) + 1):
         mask = classes == value
         if mask.any():
-            colour = COLOURS[(value - 1) % len(COLOURS)]
             # A border of background closes the contour of what touches the edge.
             padded = np.pad(mask, 1).astype(float)
             down, across = (np.arange(-1, size + 1) for size in mask.shape)
-            axes.contour(
-                across, down, padded, levels=[0.5], colors=[colour], linestyles=style, linewidths=1
-            )
+            line: dict[str, Any] = {
+                "colors": _colour(value - 1),
+                "linestyles": style,
+                "linewidths": 1,
+            }
+            axes.contour(across, down, padded, levels=[0.5], **line)
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
 
 
 def _draw_curves(axes: Axes, panel: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> None:

@@ -232,6 +232,7 @@ def sheet_rows(cases: Sequence[tuple[LoadedVersion, Case]]) -> list[SheetRow]:
         rows.append(
             SheetRow(
                 f"{loaded.record.reference}, {case.id}: Dice {scores}",
+                names,
                 _first_channel(image.array),
                 reference.array,
                 predicted.array,

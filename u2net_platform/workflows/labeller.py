@@ -136,7 +136,8 @@ class Labeller:
         path = target.with_name(f"{stem}.png")
         seen, found = canonical(image), canonical(labels)
         title = f"{stem}, labelled by {self.version}"
-        row = SheetRow(title, seen.array[0], None, found.array, seen.grid.spacing_zyx_mm)
+        spacing = seen.grid.spacing_zyx_mm
+        row = SheetRow(title, self.classes, seen.array[0], None, found.array, spacing)
         write_sheet(path, [row], {})
         return path
 

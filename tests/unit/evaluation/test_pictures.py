@@ -22,7 +22,9 @@ def row() -> SheetRow:
     reference[2:5, 5:15, 8:20] = 1
     reference[2:5, 5:15, 23:28] = 2
     image = np.random.default_rng(0).normal(size=reference.shape)
-    return SheetRow("case 7 · Dice 0.91", image, reference, reference, (5.0, 1.0, 1.0))
+    return SheetRow(
+        "case 7 · Dice 0.91", ("left", "right"), image, reference, reference, (5.0, 1.0, 1.0)
+    )
 
 
 def pixels_of(path: Path, colour: str) -> int:
@@ -44,12 +46,20 @@ def test_the_slice_shown_is_the_one_with_most_of_the_reference(row: SheetRow) ->
 
 
 def test_every_class_has_its_contour_in_its_own_colour(row: SheetRow, tmp_path: Path) -> None:
-    nothing = replace(row, reference=row.reference * 0, prediction=row.reference * 0)
-    write_sheet(tmp_path / "with.png", [row], {})
+    unnamed = replace(row, classes=())
+    nothing = replace(unnamed, reference=row.reference * 0, prediction=row.reference * 0)
+    write_sheet(tmp_path / "with.png", [unnamed], {})
     write_sheet(tmp_path / "without.png", [nothing], {})
     for colour in COLOURS[:2]:
         assert pixels_of(tmp_path / "without.png", colour) == 0
         assert pixels_of(tmp_path / "with.png", colour) > 50
+
+
+def test_a_key_says_which_colour_is_which_class(row: SheetRow, tmp_path: Path) -> None:
+    nothing = replace(row, reference=None, prediction=row.reference * 0)
+    write_sheet(tmp_path / "key.png", [nothing], {})
+    assert all(pixels_of(tmp_path / "key.png", colour) > 10 for colour in COLOURS[:2])
+    assert pixels_of(tmp_path / "key.png", COLOURS[2]) == 0
 
 
 def test_a_predicted_contour_is_one_line_and_the_true_one_dashes(
