@@ -24,7 +24,7 @@ command line)::
     │                        BundleSchema · BundleUntrusted · InvalidKey
     ├── DeviceError (9)      DeviceUnavailable
     ├── FederationError (10) InvalidSite · InvalidFederation · QuorumNotReached · NotApproved
-    │                        StateLost · BudgetSpent · FlowerFailed
+    │                        StateLost · RoundTooLong · BudgetSpent · FlowerFailed
     └── Interrupted (130)
 """
 
@@ -369,8 +369,12 @@ class StateLost(FederationError):
     """What a site kept between two rounds is gone."""
 
 
+class RoundTooLong(FederationError):
+    """A site's time for a round is up."""
+
+
 class BudgetSpent(FederationError):
-    """One more round would spend more privacy, or more time, than a site allows."""
+    """One more round would spend more privacy than a site allows."""
 
 
 class FlowerFailed(FederationError):

@@ -34,7 +34,7 @@ def test_the_mean_is_weighted_by_declared_counts() -> None:
 
 def test_a_site_counts_with_no_more_than_the_cap() -> None:
     large = sent("a", 1.0, 1.0, examples=900)
-    assert weight_of(large, Rules(weigh_by="examples", cap=100)) == 100
+    assert weight_of(large, "backbone", Rules(weigh_by="examples", cap=100)) == 100
     both = [large, sent("b", 5.0, 5.0, examples=100)]
     assert mean_update("backbone", both, Rules(weigh_by="examples", cap=100))["w"].tolist() == [
         3.0,
@@ -44,13 +44,32 @@ def test_a_site_counts_with_no_more_than_the_cap() -> None:
 
 def test_a_domain_is_averaged_over_the_sites_that_hold_it() -> None:
     both = Contribution(
-        "a", {"backbone": {"w": torch.ones(1)}, "heart": {"w": torch.tensor([6.0])}}, 3, 1
+        "a",
+        {"backbone": {"w": torch.ones(1)}, "heart": {"w": torch.tensor([6.0])}},
+        examples=3,
+        steps=1,
+        by_domain={"heart": 3},
     )
     lacks = sent("b", 5.0, examples=1)
     rules = Rules(weigh_by="examples")
     assert mean_update("heart", [both, lacks], rules)["w"].tolist() == [6.0]
     assert mean_update("backbone", [both, lacks], rules)["w"].tolist() == [2.0]
     assert mean_update("spleen", [both, lacks], rules) is None
+
+
+@pytest.mark.parametrize(
+    ("weigh_by", "cap", "mean"), [("examples", 1000, 0.75), ("examples", 2, 0.5), ("steps", 9, 0.5)]
+)
+def test_a_domain_counts_with_what_a_site_has_of_it(weigh_by: str, cap: int, mean: float) -> None:
+    """Whatever else the site holds: the second has 500 cases of another domain, and its steps."""
+    sites = [
+        Contribution("a", {"heart": {"w": torch.tensor([1.0])}}, 6, 10, {"heart": 6}),
+        Contribution(
+            "b", {"heart": {"w": torch.tensor([0.0])}}, 502, 20, {"heart": 2, "liver": 500}
+        ),
+    ]
+    update = mean_update("heart", sites, Rules(weigh_by=weigh_by, cap=cap))
+    assert update["w"].tolist() == [mean]
 
 
 def test_any_order_of_replies_gives_the_same_bytes() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +16,11 @@ from flwr.clientapp import ClientApp
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import Interrupted, QuorumNotReached
-from u2net_platform.federation import client_app
+from u2net_platform.federation import client_app, site
 from u2net_platform.federation.aggregation import Refused
 from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
-from u2net_platform.federation.messages import Ask, unpack
+from u2net_platform.federation.messages import Ask, Order, unpack
 from u2net_platform.federation.request import new_run
 from u2net_platform.training.trainer import Trainer
 
@@ -82,6 +84,17 @@ def _held(part: str = "spec", /, **changes: object) -> Change:
     return apply
 
 
+def _bytes(data: bytes) -> Change:
+    def apply(content: RecordDict) -> RecordDict:
+        record = content.array_records[BACKBONE]
+        content[BACKBONE] = ArrayRecord(
+            {name: Array(one.dtype, one.shape, one.stype, data) for name, one in record.items()}
+        )
+        return content
+
+    return apply
+
+
 def _stranger(content: RecordDict) -> RecordDict:
     content["weights/spleen"] = content.array_records[BACKBONE]
     return content
@@ -102,9 +115,12 @@ FAULTS = {
     "no numbers": (_without("counts"), "BadMessage"),
     "no update": (_without(BACKBONE), "WrongKeys"),
     "a domain it does not hold": (_stranger, "WrongKeys"),
+    "no bytes": (_bytes(b""), "BadMessage"),
+    "bytes of an archive": (_bytes(b"PK\x03\x04"), "BadMessage"),
     "nothing": (lambda _: RecordDict(), "BadMessage"),
     "another name": (_held(name="../../etc"), "BadSpec"),
     "a spec that is none": (_held(labels=[]), "BadSpec"),
+    "a pattern without end": (_held(subject="(a{99999999999999})"), "BadSpec"),
     "a story": (
         lambda _: RecordDict({"answer": ConfigRecord({"failed": "/data/Mr. Doe: no file"})}),
         "Failed:dataMrDoenofile",
@@ -168,6 +184,84 @@ class Silent(LocalGrid):
             one for one in super().pull_messages(message_ids)
             if one.metadata.src_node_id not in south or one.metadata.message_type != "train"
         ]  # fmt: skip
+
+
+def test_a_resume_adds_to_the_attempts_that_failed(settings, new_site, new_request) -> None:
+    sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
+    run = new_run(settings, new_request(*sites, quorum=2, attempts=2, rounds=1))
+    app = Answering("south", *[FAULTS["NaN"][0]] * 2)
+    with pytest.raises(QuorumNotReached, match="after 2 attempts"):
+        Coordinator(settings, run, LocalGrid(sites, app), print).go()  # type: ignore[arg-type]
+    Coordinator(settings, run, LocalGrid(sites), print).go()
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    assert [(one.attempt, one.status) for one in rounds] == [
+        (1, "repeated"),
+        (2, "failed"),
+        (3, "completed"),
+    ]
+    assert [one.reason for done in rounds for one in done.contributions if one.reason] == [
+        "NotFinite",
+        "NotFinite",
+    ]
+
+
+def test_cases_that_join_in_the_middle_of_a_run_are_for_the_next_one(
+    settings, new_site, new_request, boxes, tmp_path
+) -> None:
+    """They would move others between training and test, unseen."""
+    sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
+    data = shutil.copytree(boxes("fruit-south"), tmp_path / "data")
+    text = (sites["south"] / "site.toml").read_text()
+    (sites["south"] / "site.toml").write_text(text.replace(str(boxes("fruit-south")), str(data)))
+
+    def join(content: RecordDict) -> RecordDict:
+        description = json.loads((data / "dataset.json").read_text())
+        first = description["training"][0]
+        later = {kind: path.replace("_0", "_00") for kind, path in first.items()}
+        for kind, path in first.items():
+            shutil.copy(data / path, data / later[kind])
+        description["training"].append(later)
+        (data / "dataset.json").write_text(json.dumps(description))
+        site._cached_site.cache_clear()  # at a real site each order is a process of its own
+        return content
+
+    run = new_run(settings, new_request(*sites, rounds=3))
+    done = Coordinator(settings, run, LocalGrid(sites, Answering("south", join)), print).go()  # type: ignore[arg-type]
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    reasons = [one.reason for r in rounds for one in r.contributions if one.site == "south"]
+    assert reasons == ["", "Failed:IncompatibleParts", "Failed:IncompatibleParts"]
+    assert set(done.at_sites) == {"north"}
+    (fault, *_) = (sites["south"] / "faults.log").read_text().splitlines()
+    assert "data or plugin of fruit-south have changed" in json.loads(fault)["text"]
+
+
+def test_a_shared_domain_that_means_something_else_is_left_out(
+    settings, new_site, new_request
+) -> None:
+    """Its weights have the same shapes, and would be averaged without a word."""
+    sites = {name: new_site(name, ("apple", "average")) for name in ("north", "south")}
+    spec = sites["south"] / "plugins" / "apple" / "domain.toml"
+    spec.write_text(spec.read_text().replace('name = "box"', 'name = "worm"'))
+    run = new_run(settings, new_request(*sites))
+    Coordinator(settings, run, LocalGrid(sites), print).go()
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    reasons = [(one.site, one.reason) for done in rounds for one in done.contributions]
+    assert reasons == [("north", ""), ("south", "OtherSpec")] * 2
+
+
+def test_a_plan_of_others_is_not_told(settings, new_site, new_request) -> None:
+    sites = {"north": new_site("north", ("apple", "average")), "south": new_site("south", "plum")}
+    told = []
+
+    def app(message: Message, context) -> Message:
+        if message.metadata.message_type == "train":
+            order, _ = unpack(Order, message.content)
+            told.append((Path(context.node_config["site-dir"]).name, [*order.plans]))
+        return client_app.app(message, context)
+
+    run = new_run(settings, new_request(*sites, rounds=1))
+    Coordinator(settings, run, LocalGrid(sites, app), print).go()  # type: ignore[arg-type]
+    assert sorted(told) == [("north", ["apple"]), ("south", [])]
 
 
 def test_a_site_that_never_answers_is_left_out(settings, federate, new_site, new_request) -> None:

@@ -10,12 +10,13 @@ import torch
 from scipy.stats import kstest
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.errors import BudgetSpent, InvalidSite
+from u2net_platform.errors import BudgetSpent, InvalidSite, QuorumNotReached
 from u2net_platform.federation.aggregation import norm_of
 from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.privacy import Privacy, PrivacyRules, secret_normal
 from u2net_platform.federation.request import new_run
+from u2net_platform.training.trainer import Trainer
 
 UPDATES = {"backbone": {"a": torch.full((300,), 2.0)}, "heart": {"b": torch.full((100,), -1.0)}}
 
@@ -103,6 +104,17 @@ def test_nothing_leaves_once_the_budget_is_spent(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpent, match="epsilon"):
         privacy.protect(UPDATES)
     assert json.loads((tmp_path / "spent").read_text()) == {"4.0": 2}
+
+
+def test_a_site_without_budget_does_not_train_for_nothing(
+    settings, new_site, new_request, monkeypatch
+) -> None:
+    more = "[privacy]\nclip = 0.5\nnoise = 4.0\nlargest_epsilon = 0.01\n"
+    sites = {"north": new_site("north", "apple", more=more)}
+    run = new_run(settings, new_request(*sites, attempts=1))
+    monkeypatch.setattr(Trainer, "run", lambda *_, **__: pytest.fail("it trains"))
+    with pytest.raises(QuorumNotReached, match="Failed:BudgetSpent"):
+        Coordinator(settings, run, LocalGrid(sites), print).go()
 
 
 @pytest.mark.parametrize(

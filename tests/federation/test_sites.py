@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
@@ -107,6 +108,12 @@ def test_a_site_starts_only_when_it_is_whole(tmp_path: Path) -> None:
         approve(folder, "latest")
     approve(folder, "a" * 64)
     command, environment = start_command(folder)
+    for program in TASK_TYPE_TO_COMMAND.values():  # whatever the coordinator would have run
+        found = shutil.which(program, path=environment["PATH"])
+        assert found == str(folder.resolve() / "bin" / program)
+        if program != "flwr-clientapp":
+            refused = subprocess.run([found], capture_output=True, text=True, check=False)
+            assert (refused.returncode, "not run at a site" in refused.stderr) == (1, True)
     assert "--insecure" not in command
     assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
     assert environment["PATH"].startswith(str(folder / "bin"))

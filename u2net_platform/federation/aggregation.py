@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ Weights = Mapping[str, Tensor]
 class Rules(BaseModel):
     """How updates are weighed, and which are left out.
 
-    weigh_by: what a site counts with; `equal` lets every site count the same.
+    weigh_by: what a site counts with, see `weight_of`; `equal` lets every site count the same.
     cap: a site counts with no more than this, so that one large site does not decide alone.
     largest_update: bound on the norm of an owner's update, as a multiple of the norm of the weights
         that it changes.
@@ -47,12 +47,16 @@ class Rules(BaseModel):
 
 @dataclass(frozen=True)
 class Contribution:
-    """A site's updates by owner: the backbone's, and those of domains that it shares."""
+    """A site's updates by owner: the backbone's, and those of domains that it shares.
+
+    examples, steps: of all its domains. by_domain: the examples of each.
+    """
 
     site: str
     updates: Mapping[str, Weights]
     examples: int
     steps: int
+    by_domain: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def norm(self) -> float:
@@ -76,10 +80,10 @@ def check(one: Contribution, held: Mapping[str, Weights], rules: Rules) -> None:
     Raises:
         Refused: WrongKeys, WrongType, WrongShape, NotFinite, TooLarge or WrongWeight.
     """
-    for count in (one.examples, one.steps):
+    for count in (one.examples, one.steps, *one.by_domain.values()):
         if not 1 <= count <= MOST_EXAMPLES:
             raise Refused("WrongWeight")
-    if one.updates.keys() != held.keys():
+    if one.updates.keys() != held.keys() or not held.keys() <= {BACKBONE, *one.by_domain}:
         raise Refused("WrongKeys")
     for owner, update in one.updates.items():
         _check_update(update, held[owner], rules.largest_update)
@@ -107,10 +111,13 @@ def norm_of(tensors: Weights) -> float:
     return math.sqrt(sum(squares))
 
 
-def weight_of(one: Contribution, rules: Rules) -> int:
-    """With what a site counts."""
-    count = {"examples": one.examples, "steps": one.steps, "equal": 1}[rules.weigh_by]
-    return min(count, rules.cap)
+def weight_of(one: Contribution, owner: str, rules: Rules) -> int:
+    """With what a site's update of an owner counts: of a domain, with what it has of that one. Its
+    domains take turns, so all sites make as many steps of each."""
+    examples, steps = one.examples, one.steps
+    if owner != BACKBONE:
+        examples, steps = one.by_domain[owner], 1
+    return min({"examples": examples, "steps": steps, "equal": 1}[rules.weigh_by], rules.cap)
 
 
 def own_rate(domains: Sequence[Collection[str]]) -> float:
@@ -132,13 +139,13 @@ def mean_update(owner: str, contributions: Sequence[Contribution], rules: Rules)
     sent = sorted((one for one in contributions if owner in one.updates), key=lambda one: one.site)
     if not sent:
         return None
-    total = sum(weight_of(one, rules) for one in sent)
+    total = sum(weight_of(one, owner, rules) for one in sent)
     mean = {
         name: torch.zeros_like(t, dtype=torch.float64) for name, t in sent[0].updates[owner].items()
     }
     for one in sent:
         for name, tensor in one.updates[owner].items():
-            mean[name].add_(tensor.double(), alpha=weight_of(one, rules) / total)
+            mean[name].add_(tensor.double(), alpha=weight_of(one, owner, rules) / total)
     return mean
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from pydantic import ValidationError
 from torch import Tensor
 
 from u2net_platform.catalog.catalog import Catalog
@@ -33,7 +32,6 @@ from u2net_platform.domains.spec import DomainSpec, PlanOverrides
 from u2net_platform.errors import (
     Conflict,
     Interrupted,
-    InvalidSpec,
     QuorumNotReached,
     UnknownDomain,
 )
@@ -253,17 +251,23 @@ class Coordinator:
             QuorumNotReached: at the last attempt.
         """
         number, done = state.round + 1, []
-        for attempt in range(1, self.request.attempts + 1):
+        before = [
+            one.attempt
+            for one in self._catalog.federations.rounds(self._run_id)
+            if one.number == number
+        ]
+        first = max(before, default=0) + 1  # a resume adds to what was tried, and replaces nothing
+        last = first + self.request.attempts - 1
+        for attempt in range(first, last + 1):
             started = time.monotonic()
             taken, rows, metrics = self._ask(state, number)
             enough = len(taken) >= self.request.quorum
-            last = attempt == self.request.attempts
             done.append(
                 RoundRecord(
                     run_id=self._run_id,
                     number=number,
                     attempt=attempt,
-                    status="completed" if enough else "failed" if last else "repeated",
+                    status="completed" if enough else "failed" if attempt == last else "repeated",
                     backbone_digest=self._move(state, taken) if enough else None,
                     seconds=time.monotonic() - started,
                     contributions=tuple(rows),
@@ -297,6 +301,10 @@ class Coordinator:
         if new := {site: node for site, node in nodes.items() if site not in state.held}:
             described, reasons = self._describe(new)
             self._welcome(state, described)
+        for site in nodes.keys() & state.held.keys():
+            if _means_other(state.held[site], state.shared):
+                reasons[site] = "OtherSpec"
+                del state.held[site]  # and is asked again at the next round
         nodes = {site: node for site, node in nodes.items() if site in state.held}
         orders = {site: self._order(state, site, number) for site in nodes}
         started = time.monotonic()
@@ -342,15 +350,18 @@ class Coordinator:
         one = answer.contribution
         check(one, self._answerable(state, site), self.request.rules)
         _check_domains(answer.held, self._recipe.batch_voxels)
+        if _means_other(answer.held, state.shared):
+            raise Refused("OtherSpec")
         if one.steps > self.request.cycles * len(answer.held.domains):
             raise Refused("WrongWeight")
         return answer
 
     def _order(self, state: State, site: str, number: int) -> RecordDict:
-        order = Order(round=number, confirmed=state.confirmed.get(site, 0), **self._terms(state))
+        confirmed = state.confirmed.get(site, 0)
+        order = Order(round=number, confirmed=confirmed, **self._terms(state, site))
         return pack(order, self._answerable(state, site))
 
-    def _terms(self, state: State) -> dict[str, Any]:
+    def _terms(self, state: State, site: str) -> dict[str, Any]:
         return {
             "run": self._run_id,
             "cycles": self.request.cycles,
@@ -359,15 +370,20 @@ class Coordinator:
             "seed": self.request.seed,
             "fold": self.request.fold,
             "proximal": self.request.proximal,
-            "plans": {name: one.plan for name, one in state.shared.items()},
+            # Not those of others' domains: a plan may tell of their scans.
+            "plans": {name: state.shared[name].plan for name in self._shared_by(state, site)},
             "seconds": self.request.round_minutes * 60,
         }
 
     def _answerable(self, state: State, site: str) -> dict[str, Weights]:
         """The weights that a site is given, and sends updates of."""
+        owners = {BACKBONE, *self._shared_by(state, site)}
+        return {owner: w for owner, w in state.weights.items() if owner in owners}
+
+    def _shared_by(self, state: State, site: str) -> set[str]:
+        """The shared domains that a site holds."""
         domains = state.held[site].domains
-        shared = {name for name, one in domains.items() if one.plan is not None}
-        return {owner: w for owner, w in state.weights.items() if owner in {BACKBONE, *shared}}
+        return {name for name, one in domains.items() if one.plan is not None} & {*state.shared}
 
     def _welcome(self, state: State, held: Mapping[str, Description]) -> None:
         """Take note of what sites hold; a domain that is shared begins here."""
@@ -409,7 +425,7 @@ class Coordinator:
                     round=max(state.round, 1),
                     confirmed=state.confirmed.get(site, 0),
                     sites=sites,
-                    **self._terms(state),
+                    **self._terms(state, site),
                 ),
                 self._answerable(state, site),
             )
@@ -422,6 +438,8 @@ class Coordinator:
                 found[site], _ = unpack(Published, content_of(message))
             except Refused as refused:
                 self._on_note(f"{site} has published nothing: {refused.reason}")
+        for site in sorted(state.held.keys() - found.keys() - nodes.keys()):
+            self._on_note(f"{site} is not there, and publishes with: {how_to_resume(self._run_id)}")
         return found
 
     def _publish(self, state: State) -> tuple[VersionRecord, ...]:
@@ -469,8 +487,25 @@ def _check_domains(held: Description, batch_voxels: int) -> None:
                 raise Refused("BadSpec")
             if any(getattr(plan, name) for name in LEARNED):  # of a version that was trained
                 raise Refused("BadSpec")
-    except (InvalidSpec, ValidationError) as error:
+    except Refused:
+        raise
+    except Exception as error:  # a pattern may overflow, brackets may be nested too deeply
         raise Refused("BadSpec") from error
+
+
+def _means_other(held: Description, shared: Mapping[str, Held]) -> bool:
+    """Whether a site shares a domain whose weights would fit those of others, and mean something
+    else: other classes, channels, intensities or grids."""
+
+    def meaning(one: Held) -> tuple[object, ...]:
+        spec = DomainSpec.parse(one.spec, "a site's spec")
+        return spec.class_names, spec.modality, spec.channels, spec.intensity, spec.geometry
+
+    return any(
+        meaning(one) != meaning(shared[name])
+        for name, one in held.domains.items()
+        if one.plan is not None and name in shared
+    )
 
 
 def _shared(held: Mapping[str, Description]) -> dict[str, Held]:

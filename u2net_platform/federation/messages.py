@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from u2net_platform.federation.aggregation import Contribution, Refused
@@ -112,7 +112,7 @@ def unpack(kind: type[Kind], content: RecordDict) -> tuple[Kind, dict[str, dict[
         text = content.config_records[ORDER][TEXT]
         found = kind.model_validate_json(str(text))
         return found, _owners(content)
-    except (KeyError, ValueError, TypeError, ValidationError) as error:
+    except Exception as error:  # numpy alone raises EOFError, BadZipFile and MemoryError
         raise Refused("BadMessage") from error
 
 
@@ -158,7 +158,8 @@ def answer_of(site: str, message: Message) -> Answer:
     # Their names become those of curves.
     if not metrics.keys() <= {"epsilon", *(f"loss/{name}" for name in held.domains)}:
         raise Refused("BadMessage")
-    return Answer(Contribution(site, updates, examples, steps), held, metrics)
+    by_domain = {name: one.examples for name, one in held.domains.items()}
+    return Answer(Contribution(site, updates, examples, steps, by_domain), held, metrics)
 
 
 def content_of(message: Message) -> RecordDict:

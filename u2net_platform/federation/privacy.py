@@ -51,6 +51,20 @@ class Privacy:
             raise InvalidSite("[privacy] bounds epsilon without noise", "Set noise, or no bound.")
         self._rules, self._file = rules, file
 
+    def require_room(self) -> None:
+        """Stop before the work of a round whose update could not leave.
+
+        Raises:
+            BudgetSpent: one more round is more than the site allows.
+            InvalidSite: what counts it is not installed.
+        """
+        after, limit = self.epsilon(more=1), self._rules.largest_epsilon
+        if limit is not None and after is not None and after > limit:
+            raise BudgetSpent(
+                f"One more round would spend epsilon {after:.2f}, and {limit:g} is allowed",
+                "Raise largest_epsilon in site.toml, if the site's people agree.",
+            )
+
     def protect(self, updates: Mapping[str, Weights]) -> dict[str, dict[str, Tensor]]:
         """The updates by owner as they may leave; what this spends is on disk before.
 
@@ -86,13 +100,7 @@ class Privacy:
 
     def _spend(self) -> None:
         with exclusive(self._file.with_suffix(".lock"), wait=True):  # another run may spend too
-            after = self.epsilon(more=1)
-            limit = self._rules.largest_epsilon
-            if limit is not None and after is not None and after > limit:
-                raise BudgetSpent(
-                    f"One more round would spend epsilon {after:.2f}, and {limit:g} is allowed",
-                    "Raise largest_epsilon in site.toml, if the site's people agree.",
-                )
+            self.require_room()
             spent = self._spent()
             key = repr(self._rules.noise)
             spent[key] = spent.get(key, 0) + 1

@@ -7,6 +7,7 @@ nowhere else, unless `site.toml` shares them.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping
@@ -24,7 +25,14 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.splits import splitter
 from u2net_platform.domains.discovery import find_plugin
-from u2net_platform.errors import BudgetSpent, Conflict, InvalidSite, StateLost, UnknownDomain
+from u2net_platform.errors import (
+    Conflict,
+    IncompatibleParts,
+    InvalidSite,
+    RoundTooLong,
+    StateLost,
+    UnknownDomain,
+)
 from u2net_platform.federation.aggregation import Weights, norm_of
 from u2net_platform.federation.journal import audit
 from u2net_platform.federation.messages import (
@@ -37,7 +45,7 @@ from u2net_platform.federation.messages import (
 )
 from u2net_platform.federation.privacy import Privacy
 from u2net_platform.federation.site_config import SITE_FILE, SiteConfig
-from u2net_platform.files import exclusive
+from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE, owner_of, tensors_digest
@@ -52,10 +60,12 @@ from u2net_platform.training.trainer import (
     Trainer,
 )
 from u2net_platform.workflows.add_domain import add_domain, find_added
-from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.prepare import PreparedDomain, fingerprints_of, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.request import LOCK_FILE
 from u2net_platform.workflows.train import topology_of
+
+DATA_FILE = "data.json"  # of a run: what its domains' data were when they joined it
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,9 @@ class Site:
 
         Raises:
             StateLost: what the confirmed round left is gone.
-            BudgetSpent: the time of the round is up, or its privacy.
+            RoundTooLong: the time of the round is up.
+            BudgetSpent: one more round is more privacy than the site allows.
+            IncompatibleParts: the site's data or plugins have changed since the run began.
             RunBusy: an earlier order of this run is still at work, as Flower stops no client.
         """
         with exclusive(self._run_dir(order.run) / LOCK_FILE):
@@ -110,7 +122,9 @@ class Site:
 
     def _train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
         until = time.monotonic() + order.seconds
+        self._privacy.require_room()
         held = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
+        self._require_same_data(order.run, held)
         prepared = {name: one for name, one in held.items() if not self._waits(name, given)} or held
         before = self._kept(order.run, order.confirmed)
         network = self._network(order, given, prepared)
@@ -146,6 +160,7 @@ class Site:
             ).items()
             if name in trained
         }
+        self._require_same_data(finish.run, prepared)
         if not prepared:
             return Published(versions={}, dice={})  # nothing of this site was ever taken
         network = self._network(finish, given, prepared)
@@ -233,6 +248,24 @@ class Site:
                 )
             found[name] = self._prepared[key]
         return found
+
+    def _require_same_data(self, run: str, prepared: Mapping[str, PreparedDomain]) -> None:
+        """A run's cases stay in the part of the split that they had when their domain joined it:
+        else some would be tested that trained."""
+        file = self._run_dir(run) / DATA_FILE
+        known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        data = fingerprints_of(prepared)
+        found = {
+            name: {"plugin": one.plugin.digest, "data": data[name]}
+            for name, one in prepared.items()
+        }
+        if changed := sorted(name for name in found.keys() & known if found[name] != known[name]):
+            raise IncompatibleParts(
+                f"data or plugin of {', '.join(changed)} have changed since {run} began",
+                "Put them back as they were; what is new is for the next run.",
+            )
+        if found.keys() - known:
+            write_text(file, json.dumps({**known, **found}))
 
     def _add(self, name: str, data: Path) -> None:
         try:
@@ -397,7 +430,7 @@ class _Watch:
     def on_step(self, step: Step) -> None:
         self.losses.setdefault(step.domain, []).append(step.loss)
         if time.monotonic() > self.until:
-            raise BudgetSpent("The time of this round is up", "Give it more: --round-minutes.")
+            raise RoundTooLong("The time of this round is up", "Give it more: --round-minutes.")
 
 
 def _run_record(
@@ -413,9 +446,5 @@ def _run_record(
         fold=finish.fold,
         device=device,
         directory=str(directory),
-        fingerprints={
-            name: one.fingerprint.model_dump(mode="json")
-            | {"split": {part: list(ids) for part, ids in vars(one.split).items()}}
-            for name, one in prepared.items()
-        },
+        fingerprints=fingerprints_of(prepared),
     )

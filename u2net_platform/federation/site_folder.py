@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.x509 import load_pem_x509_certificate
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND, TaskType
 
 from u2net_platform.errors import InvalidSite, NotWritable
 from u2net_platform.federation.keys import CA_FILE, SITE_KEY, create_site_key
@@ -24,6 +25,7 @@ from u2net_platform.federation.site_config import (
 from u2net_platform.federation.superlink import environment
 from u2net_platform.files import write_bytes, write_text
 
+CLIENT_APP = TASK_TYPE_TO_COMMAND[TaskType.CLIENT_APP]
 GUARD = "u2net_platform.federation.guarded_client"
 
 
@@ -132,10 +134,7 @@ def start_command(folder: Path) -> tuple[list[str], dict[str, str]]:
     config = SiteConfig.load(folder)
     require_ready(folder, config)
     assert config.coordinator is not None  # it is ready
-    wrapper = folder / "bin" / "flwr-clientapp"
-    text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {GUARD} "$@"\n'
-    write_text(wrapper, text)
-    wrapper.chmod(0o755)
+    programs = _write_programs(folder / "bin")
     node = f'site="{config.name}" site-dir={json.dumps(str(folder))}'
     command = [
         "flower-supernode", "--superlink", config.coordinator,
@@ -145,11 +144,23 @@ def start_command(folder: Path) -> tuple[list[str], dict[str, str]]:
     ]  # fmt: skip
     found = environment()
     own = {
-        "PATH": os.pathsep.join([str(wrapper.parent), found["PATH"]]),
+        "PATH": os.pathsep.join([str(programs), found["PATH"]]),
         "FLWR_HOME": str(folder / "flower"),
         "U2NET_SITE": str(folder),
     }
     return command, found | own
+
+
+def _write_programs(folder: Path) -> Path:
+    """What a SuperNode finds in place of Flower's own programs, whichever the coordinator asks for:
+    the one that looks whether a bundle is approved, and for all others one that refuses."""
+    for program in TASK_TYPE_TO_COMMAND.values():
+        work = f'exec {shlex.quote(sys.executable)} -m {GUARD} "$@"'
+        if program != CLIENT_APP:
+            work = f"echo {program} is not run at a site >&2\nexit 1"
+        write_text(folder / program, f"#!/bin/sh\n{work}\n")
+        (folder / program).chmod(0o755)
+    return folder
 
 
 def _free_port() -> int:

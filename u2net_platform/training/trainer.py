@@ -155,8 +155,8 @@ class Trainer:
     def begin_at(self, cycle: int, memory: Path | None = None) -> None:
         """Begin in the middle: a part of a longer run, as a round of a federation is.
 
-        memory: the folder of the part before. Its domains' weights and what the optimiser
-            remembers are taken over; the backbone stays as it is, and a domain that was not there
+        memory: the folder of the part before. Its domains' weights and what optimiser and schedule
+            remember are taken over; the backbone stays as it is, and a domain that was not there
             begins anew.
 
         Raises:
@@ -165,7 +165,8 @@ class Trainer:
         self.step = cycle * len(self.domains)
         if memory is None:
             return
-        tensors, _ = load_checkpoint(memory / CHECKPOINT_FILE)
+        tensors, state = load_checkpoint(memory / CHECKPOINT_FILE)
+        self._schedule.restore(state["schedule"])
         weights = without_prefix("network", tensors)
         for name in self.domains:
             if own := owned_by(weights, name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,15 @@ def prepare_domain(
     return PreparedDomain(
         plugin, plan, ready[:count], ready[count:], planned.fingerprint, planned.split
     )
+
+
+def fingerprints_of(prepared: Mapping[str, PreparedDomain]) -> dict[str, dict[str, object]]:
+    """Of each domain: its data in numbers, and which case was used for what."""
+    return {
+        name: one.fingerprint.model_dump(mode="json")
+        | {"split": {part: list(ids) for part, ids in vars(one.split).items()}}
+        for name, one in prepared.items()
+    }
 
 
 def _fingerprint(

@@ -30,7 +30,7 @@ from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.trainer import Options, Trainer, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, find_added
 from u2net_platform.workflows.compatibility import geometry_of
-from u2net_platform.workflows.prepare import PreparedDomain, prepare_domain
+from u2net_platform.workflows.prepare import PreparedDomain, fingerprints_of, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, Request, request_of
@@ -124,7 +124,7 @@ def resume(
     with exclusive(directory / LOCK_FILE):
         prepared = _prepare(settings, catalog, request, on_prepare)
         changed = [name for name, one in prepared.items() if request.plans[name] != one.plan.digest]
-        if changed or record.fingerprints != _fingerprints(prepared):
+        if changed or record.fingerprints != fingerprints_of(prepared):
             raise IncompatibleParts(
                 f"the data or plugins of {run_id} have changed since it began",
                 "Put them back as they were, or start a new run.",
@@ -298,20 +298,11 @@ def _record(
         fold=request.fold,
         device=device,
         directory=str(directory.resolve()),
-        fingerprints=_fingerprints(prepared),
+        fingerprints=fingerprints_of(prepared),
         base_version=request.base,
         starts=request.starts,
         mlflow_run_id=request.mlflow_run_id,
     )
-
-
-def _fingerprints(prepared: Mapping[str, PreparedDomain]) -> dict[str, dict[str, object]]:
-    """Of each domain: its data in numbers, and which case was used for what."""
-    return {
-        name: one.fingerprint.model_dump(mode="json")
-        | {"split": {part: list(ids) for part, ids in vars(one.split).items()}}
-        for name, one in prepared.items()
-    }
 
 
 def _parameters(request: Request) -> dict[str, object]:
