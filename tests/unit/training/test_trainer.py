@@ -82,6 +82,7 @@ def test_every_optimiser_and_schedule_can_be_resumed(
     make_trainer: MakeTrainer,
     digest: Digest,
     spectator: Any,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # An epoch of three steps, and no patience: the plateau's state matters at once.
@@ -101,6 +102,13 @@ def test_every_optimiser_and_schedule_can_be_resumed(
     resumed.resume()
     resumed.run(spectator(), NullRecorder())
     assert digest(resumed) == digest(whole)
+    # As rounds of a federation: each part a trainer of its own, which is given the backbone.
+    first, second = make_trainer("first", **changed), make_trainer("second", **changed)
+    first.run(spectator(), NullRecorder(), until=2)
+    second.network.load_owner("backbone", first.network.owner_state("backbone"))
+    second.begin_at(2, tmp_path / "first")
+    second.run(spectator(), NullRecorder())
+    assert digest(second) == digest(whole)
 
 
 @pytest.mark.parametrize(("epoch", "patience"), [(4, 1), (5, 2)])  # 8 steps, and 15: half a cycle
