@@ -193,6 +193,25 @@ def test_keys_are_private_and_stay_where_they_are(deployed: Field) -> None:
             assert not any(secret.encode() in content for secret in secrets), path
 
 
+def test_a_key_that_was_removed_cannot_come_back_and_a_new_one_can(
+    deployed: Field, tmp_path: Path
+) -> None:
+    place = tmp_path / "east"
+    key = place / "site.key.pub"
+    deployed.u2net("site", "init", "east", "--folder", place)
+    assert deployed.u2net("federation", "add", "east", "--key", key)["status"] == "ok"
+    assert deployed.u2net("federation", "remove", "east")["status"] == "ok"
+    again = deployed.u2net("federation", "add", "east", "--key", key)
+    assert (again["error_code"], "u2net site key" in again["hint"]) == ("FlowerFailed", True)
+    assert SuperLink(deployed.settings).sites == ("north", "south")
+    before = key.read_text()
+    deployed.u2net("site", "key", place)
+    assert key.read_text() != before
+    assert (place / "site.key").stat().st_mode & 0o777 == 0o600
+    assert deployed.u2net("federation", "add", "east", "--key", key)["status"] == "ok"
+    assert deployed.u2net("federation", "remove", "east")["status"] == "ok"
+
+
 def test_a_stranger_is_refused(deployed: Field, write_site) -> None:
     """A key of its own, the right certificate, and nobody who has added it."""
     place = deployed.sites / "stranger"

@@ -153,13 +153,19 @@ def run_deployed(run_id: str, detach: bool) -> None:
     from u2net_platform.federation.request import request_of
     from u2net_platform.federation.status import read_status
     from u2net_platform.federation.superlink import SuperLink
+    from u2net_platform.files import is_held
     from u2net_platform.settings import Settings
+    from u2net_platform.workflows.request import LOCK_FILE
 
     settings = Settings()
     request_of(settings, run_id)  # Flower starts whatever it is handed
     superlink = SuperLink(settings)
     started = datetime.now(UTC)
-    number = superlink.submit(run_id)
+    if is_held(settings.runs_dir / run_id / LOCK_FILE):
+        number = superlink.number_of(run_id)
+        talk(f"{run_id} is at work already, and is watched")
+    else:
+        number = superlink.submit(run_id)
     talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
     if not detach:
         try:

@@ -67,6 +67,22 @@ def approve(
 
 
 @app.command()
+def key(folder: Folder, _json: Json = False) -> None:
+    """Make a new pair of keys, where the old one was removed, or others may know it.
+
+    The coordinator removes the site, and adds it again with the new public key.
+
+    \b
+    Examples:
+      u2net site key sites/north
+    """
+    from u2net_platform.federation.site_folder import renew_key
+
+    public = renew_key(folder)
+    emit({"folder": folder, "public_key": public}, lambda _: f"Give {public} to the coordinator.")
+
+
+@app.command()
 def check(folder: Folder, _json: Json = False) -> None:
     """Tell whether the site could take part now: keys, coordinator, device, plugins, data.
 

@@ -129,7 +129,7 @@ class Coordinator:
                 at_sites = self._finish(state)
                 versions = self._publish(state)
             except BaseException as error:
-                stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+                stopped = isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
                 if isinstance(error, Interrupted):
                     error.hint = f"Go on with: {how_to_resume(self._run_id)}"
                 status = "interrupted" if stopped else "failed"

@@ -73,6 +73,17 @@ def init_site(
     return public
 
 
+def renew_key(folder: Path) -> Path:
+    """Make a new key pair in place of a site's own; returns the public key's file.
+
+    Raises:
+        InvalidSite: the folder is none of a site.
+    """
+    SiteConfig.load(folder)
+    (folder / SITE_KEY).unlink(missing_ok=True)
+    return create_site_key(folder)
+
+
 def trust_authority(folder: Path, authority: Path) -> None:
     """Take over a coordinator's certificate of authority.
 

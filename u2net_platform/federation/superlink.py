@@ -131,8 +131,8 @@ class SuperLink:
 
     @property
     def running(self) -> bool:
-        """Whether the SuperLink answers."""
-        return self._process() is not None and self._answers()
+        """Whether there is a SuperLink of this folder, be it too busy to answer."""
+        return self._process() is not None
 
     def add_site(self, name: str, public_key: Path) -> None:
         """Let the holder of a key take part as a site; at once, if the SuperLink runs.
@@ -140,6 +140,7 @@ class SuperLink:
         Raises:
             InvalidFederation: the site or its key is known already, the name is none, or the file
                 is no public key.
+            FlowerFailed: the SuperLink runs and does not take the key; the site is not added.
         """
         if not re.fullmatch(SITE_NAME, name):
             raise InvalidFederation(
@@ -157,7 +158,11 @@ class SuperLink:
         write_text(self._key(name), text)
         self._write({**self.config.sites, name: None})
         if self.running:
-            self._register()
+            try:
+                self._register(name)
+            except FlowerFailed:
+                self._forget(name)
+                raise
 
     def remove_site(self, name: str) -> None:
         """Let the holder of a site's key take part no more; at once, if the SuperLink runs.
@@ -170,6 +175,9 @@ class SuperLink:
         node = self.config.sites[name]
         if node is not None:
             self._flwr("supernode", "unregister", str(node), LINK)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
         self._write({site: node for site, node in self.config.sites.items() if site != name})
         self._key(name).unlink(missing_ok=True)
 
@@ -177,11 +185,26 @@ class SuperLink:
         """Bring up the SuperLink, and let it know the sites' keys; it stays after this process.
 
         Raises:
-            FlowerFailed: it does not come up.
+            FlowerFailed: it does not come up, or does not take a site's key; the others' it has.
         """
-        if self.running:
-            self._register()
-            return
+        if not self.running:
+            self._launch()
+        until = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if not self.running or time.monotonic() > until:
+                self.stop()
+                raise FlowerFailed("Flower's SuperLink does not come up", f"See {self.log}")
+            time.sleep(0.2)
+        refused = []
+        for name in [name for name, node in self.config.sites.items() if node is None]:
+            try:
+                self._register(name)
+            except FlowerFailed as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def _launch(self) -> None:
         command = [
             "flower-superlink", "--host", "127.0.0.1", "--port", str(self.config.port),
             "--ssl-ca-certfile", str(self.folder / CA_FILE),
@@ -195,13 +218,6 @@ class SuperLink:
                 cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         write_text(self.folder / "superlink.pid", str(process.pid))
-        until = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > until:
-                self.stop()
-                raise FlowerFailed("Flower's SuperLink does not come up", f"See {self.log}")
-            time.sleep(0.2)
-        self._register()
 
     def stop(self) -> bool:
         """End the SuperLink; False if it did not run. Runs can be resumed."""
@@ -262,12 +278,16 @@ class SuperLink:
         """The SuperLink's own log."""
         return self.folder / "superlink.log"
 
-    def _register(self) -> None:
-        sites = dict(self.config.sites)
-        for name in [name for name, node in sites.items() if node is None]:
+    def _register(self, name: str) -> None:
+        try:
             found = self._flwr("supernode", "register", str(self._key(name)), LINK, "--name", name)
-            sites[name] = int(found["node-id"])
-            self._write(sites)
+        except FlowerFailed as error:
+            raise FlowerFailed(
+                f"Flower does not take the key of {name}: {error.message}",
+                "It takes none that was removed once: let the site make another (u2net site key),"
+                f" and add it with that; before, u2net federation remove {name}, if it is known.",
+            ) from error
+        self._write({**self.config.sites, name: int(found["node-id"])})
 
     def _write(self, sites: Mapping[str, int | None]) -> None:
         self.config = self.config.model_copy(update={"sites": dict(sites)})
