@@ -25,6 +25,7 @@ command line)::
     ├── DeviceError (9)      DeviceUnavailable
     ├── FederationError (10) InvalidSite · InvalidFederation · QuorumNotReached · NotApproved
     │                        StateLost · RoundTooLong · BudgetSpent · FlowerFailed
+    │                        OtherRelease
     └── Interrupted (130)
 """
 
@@ -367,6 +368,10 @@ class NotApproved(FederationError):
 
 class StateLost(FederationError):
     """What a site kept between two rounds is gone."""
+
+
+class OtherRelease(FederationError):
+    """Coordinator and site run different releases."""
 
 
 class RoundTooLong(FederationError):

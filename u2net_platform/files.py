@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from u2net_platform.errors import DiskFull, NotWritable, RunBusy, StorageError
@@ -116,7 +117,13 @@ def append_line(target: Path, line: str, sync: bool = True) -> None:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal text."""
+    """SHA-256 of a file's bytes, as hexadecimal text; read once by a process, until it changes."""
+    status = path.stat()
+    return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, *_: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -249,6 +249,16 @@ def test_a_shared_domain_that_means_something_else_is_left_out(
     assert reasons == [("north", ""), ("south", "OtherSpec")] * 2
 
 
+def test_sites_of_another_release_say_so(settings, new_site, new_request, monkeypatch) -> None:
+    sites = {"north": new_site("north", "apple")}
+    run = new_run(settings, new_request(*sites))
+    monkeypatch.setattr(site, "version", lambda _: "9.9.9")
+    with pytest.raises(QuorumNotReached, match="north: Failed:OtherRelease"):
+        Coordinator(settings, run, LocalGrid(sites), print).go()
+    (fault, *_) = (sites["north"] / "faults.log").read_text().splitlines()
+    assert "this site has 9.9.9" in json.loads(fault)["text"]
+
+
 def test_a_plan_of_others_is_not_told(settings, new_site, new_request) -> None:
     sites = {"north": new_site("north", ("apple", "average")), "south": new_site("south", "plum")}
     told = []
@@ -341,7 +351,7 @@ def test_who_presses_ctrl_c_wants_no_next_round(
 
 @pytest.mark.parametrize("run", ["../../../etc", "20260101-000000-1a2b/../..", "", "x" * 500])
 def test_a_coordinator_cannot_name_folders_of_a_site(run: str) -> None:
-    ask = {"run": run, "fold": 0, "batch_voxels": 4096}
+    ask = {"run": run, "fold": 0, "batch_voxels": 4096, "release": "0.1.0"}
     with pytest.raises(Refused, match="BadMessage"):
         unpack(Ask, RecordDict({"order": ConfigRecord({"json": json.dumps(ask)})}))
 

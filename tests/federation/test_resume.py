@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.errors import NothingToResume, QuorumNotReached
+from u2net_platform.errors import NothingToResume, QuorumNotReached, RoundTooLong
 from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.request import new_run
@@ -140,6 +140,36 @@ def test_a_new_domain_learns_on_the_frozen_backbone_before_it_contributes(
     audit = (sites["north"] / "audit.jsonl").read_text()
     assert audit.count('"what": "adapted"') == 1
     assert {one.name for one in Site(sites["north"]).catalog.domains.list()} == {"apple", "kiwi"}
+
+
+def test_what_a_new_domain_has_adapted_is_kept_when_the_time_of_its_round_runs_out(
+    settings, new_site, new_request, monkeypatch
+) -> None:
+    """Adapting and a round take twice as long as a round: it would never be done."""
+    sites = {"north": new_site("north", "apple"), "south": new_site("south", "plum")}
+    run = new_run(settings, new_request(*sites, rounds=4))
+    grid = Stops(sites)
+    grid.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, print).go()
+    new_site("north", "apple", "kiwi")
+    train, late = Trainer.run, iter([True])
+
+    def watched(self, *arguments, **options) -> None:
+        both = {"apple", "kiwi"} == {*self.domains}
+        if both and next(late, False):
+            raise RoundTooLong("The time is up", "Give it more.")
+        train(self, *arguments, **options)
+
+    monkeypatch.setattr(Trainer, "run", watched)
+    done = Coordinator(settings, run, LocalGrid(sites), print).go()
+    assert set(done.at_sites["north"].versions) == {"apple", "kiwi"}
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    reasons = [one.reason for r in rounds for one in r.contributions if one.site == "north"]
+    assert reasons == ["", "Failed:RoundTooLong", "", ""]
+    audit = (sites["north"] / "audit.jsonl").read_text()
+    assert audit.count('"what": "adapted"') == 1
+    assert not list((sites["north"] / "state" / run).glob("adapt*"))
 
 
 def test_a_shared_domain_is_published_by_the_coordinator(settings, new_site, new_request) -> None:

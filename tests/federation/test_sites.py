@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
 from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, NotWritable
-from u2net_platform.federation import guarded_client
+from u2net_platform.federation import guarded_client, preflight
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.request import FederationRequest, new_run, request_of
 from u2net_platform.federation.site_config import SiteConfig
@@ -120,6 +121,48 @@ def test_a_site_starts_only_when_it_is_whole(tmp_path: Path) -> None:
     (folder / "site.key").chmod(0o644)
     with pytest.raises(InvalidSite, match="read by others"):
         start_command(folder)
+
+
+def test_a_certificate_is_renewed_by_the_same_authority(settings, monkeypatch) -> None:
+    folder = init_superlink(settings, ("lab.example.org",), 18001, 8443).folder
+    before = (folder / "server.crt").read_bytes()
+    kept = {name: (folder / name).read_bytes() for name in ("ca.crt", "ca.key", "server.key")}
+    ends = SuperLink(settings).renew()
+    ca, server = (
+        x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes())
+        for name in ("ca", "server")
+    )
+    server.verify_directly_issued_by(ca)
+    assert server.not_valid_after_utc == ends < ca.not_valid_after_utc
+    assert (folder / "server.crt").read_bytes() != before
+    assert {name: (folder / name).read_bytes() for name in kept} == kept
+    (folder / "ca.key").unlink()
+    with pytest.raises(InvalidFederation, match="cannot sign"):
+        SuperLink(settings).renew()
+
+
+@pytest.mark.parametrize(("days", "status"), [(400, "ok"), (20, "warn")])
+def test_a_site_is_told_that_the_coordinator_s_certificate_ends(
+    days: int, status: str, tmp_path: Path, monkeypatch
+) -> None:
+    ends = datetime.now(UTC) + timedelta(days=days)
+    monkeypatch.setattr(preflight, "shake_hands", lambda *_: ends)
+    create_authority(tmp_path / "lab", ("localhost",))
+    init_site(tmp_path / "north", "north", {}, "localhost:1", tmp_path / "lab" / "ca.crt")
+    (found,) = [
+        one for one in preflight.preflight(tmp_path / "north") if one.subject == "coordinator"
+    ]
+    assert (found.status, "u2net federation renew" in found.remedy) == (status, status == "warn")
+
+
+def test_a_spent_budget_is_told_before_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "north"
+    init_site(folder, "north", {})
+    text = (folder / "site.toml").read_text()
+    rules = "clip = 1.0\nnoise = 4.0\nlargest_epsilon = 0.01"
+    (folder / "site.toml").write_text(text.replace("clip = 0.0\nnoise = 0.0", rules))
+    (found,) = [one for one in preflight.preflight(folder) if one.subject == "privacy"]
+    assert (found.status, "epsilon" in found.detail) == ("fail", True)
 
 
 def test_the_authority_vouches_for_the_names_that_sites_use(tmp_path: Path) -> None:

@@ -93,6 +93,24 @@ def start(_json: Json = False) -> None:
 
 
 @app.command()
+def renew(_json: Json = False) -> None:
+    """Make a new certificate of the server for two more years; sites need nothing new.
+
+    \b
+    Examples:
+      u2net federation renew
+    """
+    ends = _superlink().renew()
+    emit(
+        {"ends": ends},
+        lambda _: (
+            f"The certificate ends on {ends:%Y-%m-%d}. Now let nginx and the SuperLink read it:"
+            " nginx -s reload; u2net federation stop; u2net federation start"
+        ),
+    )
+
+
+@app.command()
 def stop(
     run: Annotated[str | None, typer.Argument(help="Only this run.")] = None,
     _json: Json = False,

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import prod
 from typing import Any
 
@@ -68,7 +69,7 @@ from u2net_platform.files import exclusive
 from u2net_platform.model.network import build_network
 from u2net_platform.model.partition import BACKBONE
 from u2net_platform.model.topology import Architecture, Topology
-from u2net_platform.settings import Settings
+from u2net_platform.settings import PRODUCT, Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder
@@ -172,7 +173,12 @@ class Coordinator:
 
     def _describe(self, nodes: Mapping[str, int]) -> tuple[dict[str, Description], dict[str, str]]:
         """What sites hold; of those that cannot say so, why."""
-        ask = Ask(run=self._run_id, fold=self.request.fold, batch_voxels=self._recipe.batch_voxels)
+        ask = Ask(
+            run=self._run_id,
+            fold=self.request.fold,
+            batch_voxels=self._recipe.batch_voxels,
+            release=version(PRODUCT),
+        )
         answers = self._exchange.ask(nodes, DESCRIBE, {site: pack(ask) for site in nodes})
         found, reasons = {}, dict.fromkeys(nodes.keys() - answers.keys(), "NoReply")
         for site, message in answers.items():

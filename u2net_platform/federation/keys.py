@@ -11,6 +11,7 @@ import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -27,12 +29,13 @@ from u2net_platform.files import write_bytes, write_secret
 
 SITE_KEY = "site.key"
 CA_FILE = "ca.crt"
-YEARS = timedelta(days=2 * 365)
+AUTHORITY_LASTS, SERVER_LASTS = timedelta(days=10 * 365), timedelta(days=2 * 365)
 CURVE = ec.SECP384R1
 
 
-def shake_hands(authority: Path, host: str, port: int, name: str, seconds: float) -> None:
-    """Open and close a TLS connection to who has a certificate of this authority for this name.
+def shake_hands(authority: Path, host: str, port: int, name: str, seconds: float) -> datetime:
+    """Open and close a TLS connection to who has a certificate of this authority for this name;
+    returns when that certificate ends.
 
     Raises:
         OSError: nobody answers within the seconds, or it is somebody else.
@@ -40,9 +43,10 @@ def shake_hands(authority: Path, host: str, port: int, name: str, seconds: float
     context = ssl.create_default_context(cafile=str(authority))
     with (
         socket.create_connection((host, port), seconds) as plain,
-        context.wrap_socket(plain, server_hostname=name),
+        context.wrap_socket(plain, server_hostname=name) as wrapped,
     ):
-        return
+        shown: Any = wrapped.getpeercert()
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
 
 
 def create_site_key(folder: Path) -> Path:
@@ -68,29 +72,48 @@ def create_authority(folder: Path, hosts: tuple[str, ...]) -> None:
     authority = ec.generate_private_key(CURVE())
     issuer = _name("u2net federation")
     certificate = (
-        _builder(issuer, issuer, authority.public_key())
+        _builder(issuer, issuer, authority.public_key(), AUTHORITY_LASTS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(certificates=True), critical=True)
         .sign(authority, SHA256())
     )
     server = ec.generate_private_key(CURVE())
+    for name, key in (("ca", authority), ("server", server)):
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_secret(folder / f"{name}.key", pem)
+    write_bytes(folder / CA_FILE, certificate.public_bytes(Encoding.PEM))
+    certify_server(folder, hosts)
+
+
+def certify_server(folder: Path, hosts: tuple[str, ...]) -> datetime:
+    """Let the authority of a folder sign a certificate for its `server.key`; returns its end.
+
+    Raises:
+        OSError, ValueError: a file of the authority is gone, or is none.
+    """
+    authority, server = (_private_key(folder / f"{name}.key") for name in ("ca", "server"))
+    issuer = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
     signed = (
-        _builder(_name("u2net server"), issuer, server.public_key())
+        _builder(_name("u2net server"), issuer.subject, server.public_key(), SERVER_LASTS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(_usage(certificates=False), critical=True)
         .sign(authority, SHA256())
     )
-    for name, key in (("ca", authority), ("server", server)):
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        write_secret(folder / f"{name}.key", pem)
-    write_bytes(folder / CA_FILE, certificate.public_bytes(Encoding.PEM))
     write_bytes(folder / "server.crt", signed.public_bytes(Encoding.PEM))
+    return signed.not_valid_after_utc
+
+
+def _private_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_pem_private_key(file.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{file} is no key of an elliptic curve")
+    return key
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lasts: timedelta
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -100,7 +123,7 @@ def _builder(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))  # clocks differ
-        .not_valid_after(now + YEARS)
+        .not_valid_after(now + lasts)
     )
 
 

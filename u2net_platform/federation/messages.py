@@ -37,11 +37,13 @@ class Strict(BaseModel):
 
 
 class Ask(Strict):
-    """To all: which domains do you hold? `run`: the id of the federated run."""
+    """To all: which domains do you hold? `run`: the id of the federated run. `release`: of the
+    coordinator's program, which the site's has to be."""
 
     run: RunId
     fold: int | None
     batch_voxels: int
+    release: str
 
 
 class Held(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def preflight(folder: Path) -> list[Finding]:
     findings = [
         *guarded("folder", partial(_folder, site)),
         *guarded("device", partial(_device, site)),
+        *guarded("privacy", partial(_privacy, site)),
         *guarded("coordinator", partial(_coordinator, site)),
     ]
     for name, domain in site.config.domains.items():
@@ -47,20 +49,32 @@ def _device(site: Site) -> Iterator[Finding]:
     yield Finding("device", "ok", str(choose_device(site.config.device)))
 
 
+def _privacy(site: Site) -> Iterator[Finding]:
+    site.privacy.require_room()
+    if (spent := site.privacy.epsilon()) is not None:
+        yield Finding("privacy", "ok", f"epsilon {spent:.2f} is spent, and another round may leave")
+
+
 def _coordinator(site: Site) -> Iterator[Finding]:
     address, authority = site.config.coordinator, site.directory / CA_FILE
     if address is None or not authority.is_file():
         return  # `folder` says so
     host, _, port = address.rpartition(":")
     try:
-        shake_hands(authority, host, int(port), host, SECONDS)
+        ends = shake_hands(authority, host, int(port), host, SECONDS)
     except (OSError, ValueError) as error:
         raise FlowerFailed(
             f"{address} does not answer as the holder of {CA_FILE}'s certificate: {error}",
             "Ask the coordinator whether it runs, for its address and for its present ca.crt; and"
             " whoever keeps the firewall whether this machine may reach it.",
         ) from error
-    yield Finding("coordinator", "ok", f"{address} answers, and is who it says")
+    late = ends - datetime.now(UTC) < timedelta(days=30)
+    yield Finding(
+        "coordinator",
+        "warn" if late else "ok",
+        f"{address} answers, and is who it says; its certificate ends on {ends:%Y-%m-%d}",
+        "Let the coordinator renew it: u2net federation renew" if late else "",
+    )
 
 
 def _domain(site: Site, name: str, domain: SiteDomain) -> Iterator[Finding]:

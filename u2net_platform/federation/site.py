@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from u2net_platform.errors import (
     Conflict,
     IncompatibleParts,
     InvalidSite,
+    OtherRelease,
     RoundTooLong,
     StateLost,
     UnknownDomain,
@@ -48,9 +50,9 @@ from u2net_platform.federation.site_config import SITE_FILE, SiteConfig
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
 from u2net_platform.model.network import UniversalUNet, build_network
-from u2net_platform.model.partition import BACKBONE, owner_of, tensors_digest
+from u2net_platform.model.partition import BACKBONE, owned_by, owner_of, tensors_digest
 from u2net_platform.model.topology import Architecture
-from u2net_platform.settings import Settings
+from u2net_platform.settings import PRODUCT, Settings
 from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training.checkpoint import load_checkpoint, without_prefix
 from u2net_platform.training.trainer import (
@@ -92,7 +94,7 @@ class Site:
             catalog_url=None,
             tracking_uri=None,
         )
-        self._privacy = Privacy(self.config.privacy, self.directory / "privacy.json")
+        self.privacy = Privacy(self.config.privacy, self.directory / "privacy.json")
         self._prepared: dict[tuple[object, ...], PreparedDomain] = {}
 
     @cached_property
@@ -100,7 +102,16 @@ class Site:
         return Catalog.open(self.settings.database_url)
 
     def describe(self, ask: Ask) -> Description:
-        """The site's domains; a plan only of those whose weights it shares."""
+        """The site's domains; a plan only of those whose weights it shares.
+
+        Raises:
+            OtherRelease: the coordinator's program is another than the site's.
+        """
+        if ask.release != (own := version(PRODUCT)):
+            raise OtherRelease(
+                f"The coordinator has release {ask.release}, and this site has {own}",
+                "Install the same at all sites and at the coordinator.",
+            )
         found = self._description(self._prepare(ask.fold, ask.batch_voxels, {}))
         self._audit(ask.run, 0, "described", _told(found))
         return found
@@ -122,7 +133,7 @@ class Site:
 
     def _train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
         until = time.monotonic() + order.seconds
-        self._privacy.require_room()
+        self.privacy.require_room()
         held = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
         self._require_same_data(order.run, held)
         prepared = {name: one for name, one in held.items() if not self._waits(name, given)} or held
@@ -190,9 +201,9 @@ class Site:
             for owner in (BACKBONE, *sorted(shared & given.keys()))
             for weights in [{k: v.cpu() for k, v in network.owner_state(owner).items()}]
         }
-        updates = self._privacy.protect(raw)
+        updates = self.privacy.protect(raw)
         metrics = {f"loss/{name}": sum(v) / len(v) for name, v in watch.losses.items()}
-        epsilon = self._privacy.epsilon()
+        epsilon = self.privacy.epsilon()
         if epsilon is not None:
             metrics["epsilon"] = epsilon
         leaving = {
@@ -321,14 +332,22 @@ class Site:
         kept = _domains_in(before) if before else set()
         new = {name: one for name, one in prepared.items() if name not in kept}
         if not new:
+            shutil.rmtree(self._run_dir(order.run) / "adapted", ignore_errors=True)
             return set()
-        directory = self._run_dir(order.run) / "joining"
-        shutil.rmtree(directory, ignore_errors=True)
-        trainer = self._trainer(order, network, new, frozenset(new), directory)
-        trainer.begin_at((order.round - 1) * order.cycles)
-        trainer.run(_Watch(until), NullRecorder(), until=order.round * order.cycles)
-        shutil.rmtree(directory, ignore_errors=True)
-        self._audit(order.run, order.round, "adapted", {"domains": sorted(new)})
+        adapted = self._run_dir(order.run) / "adapted"
+        # An order that was begun before, and whose time ran out after this, need not begin anew.
+        if not ((adapted / CHECKPOINT_FILE).exists() and set(new) <= _domains_in(adapted)):
+            directory = self._run_dir(order.run) / "adapting"
+            shutil.rmtree(directory, ignore_errors=True)
+            trainer = self._trainer(order, network, new, frozenset(new), directory)
+            trainer.begin_at((order.round - 1) * order.cycles)
+            trainer.run(_Watch(until), NullRecorder(), until=order.round * order.cycles)
+            shutil.rmtree(adapted, ignore_errors=True)
+            directory.rename(adapted)
+            self._audit(order.run, order.round, "adapted", {"domains": sorted(new)})
+        tensors, _ = load_checkpoint(adapted / CHECKPOINT_FILE)
+        for name in new:
+            network.load_owner(name, owned_by(without_prefix("network", tensors), name))
         return set(new)
 
     def _kept(self, run: str, confirmed: int) -> Path | None:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from u2net_platform.errors import FlowerFailed, InvalidFederation, NotWritable
-from u2net_platform.federation.keys import CA_FILE, create_authority, shake_hands
+from u2net_platform.federation.keys import (
+    CA_FILE,
+    certify_server,
+    create_authority,
+    shake_hands,
+)
 from u2net_platform.federation.messages import SITE_NAME
 from u2net_platform.files import write_text
 from u2net_platform.settings import Settings
@@ -218,6 +224,20 @@ class SuperLink:
                 cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         write_text(self.folder / "superlink.pid", str(process.pid))
+
+    def renew(self) -> datetime:
+        """Make a new certificate of the server, by the same authority; returns when it ends.
+
+        Raises:
+            InvalidFederation: the authority's files are gone.
+        """
+        try:
+            return certify_server(self.folder, self.config.hosts)
+        except (OSError, ValueError) as error:
+            raise InvalidFederation(
+                f"the authority of {self.folder} cannot sign: {error}",
+                "Put ca.key, ca.crt and server.key back, or make a new folder and tell all sites.",
+            ) from error
 
     def stop(self) -> bool:
         """End the SuperLink; False if it did not run. Runs can be resumed."""
