@@ -209,6 +209,7 @@ def test_a_coordinator_knows_public_keys_alone(settings, tmp_path: Path) -> None
         superlink.remove_site("north")
     superlink.add_site("north", tmp_path / "north" / "site.key.pub")
     assert not superlink.running
+    assert superlink.states() == {"north": "unknown"}
     assert not superlink.stop()
 
 

@@ -193,6 +193,18 @@ def test_keys_are_private_and_stay_where_they_are(deployed: Field) -> None:
             assert not any(secret.encode() in content for secret in secrets), path
 
 
+def test_sites_are_listed_with_their_state(deployed: Field, tmp_path: Path) -> None:
+    def states() -> dict[str, str]:
+        rows = deployed.u2net("federation", "sites")["data"]
+        return {row["site"]: row["state"] for row in rows}
+
+    assert states() == {"north": "online", "south": "online"}
+    deployed.u2net("site", "init", "west", "--folder", tmp_path / "west")
+    deployed.u2net("federation", "add", "west", "--key", tmp_path / "west" / "site.key.pub")
+    assert states() == {"north": "online", "south": "online", "west": "registered"}
+    deployed.u2net("federation", "remove", "west")
+
+
 def test_a_key_that_was_removed_cannot_come_back_and_a_new_one_can(
     deployed: Field, tmp_path: Path
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from u2net_platform.cli import federate
-from u2net_platform.cli.output import Json, emit
+from u2net_platform.cli.output import Json, emit, emit_rows
 
 if TYPE_CHECKING:
     from u2net_platform.federation.superlink import SuperLink
@@ -76,6 +77,22 @@ def remove(
     """
     _superlink().remove_site(name)
     emit({"site": name}, lambda _: f"{name} takes part no more")
+
+
+@app.command()
+def sites(_json: Json = False) -> None:
+    """List the sites that may take part, and whether they are there.
+
+    \b
+    Examples:
+      u2net federation sites
+    """
+    states = _superlink().states()
+    emit_rows(
+        [{"site": name, "state": state} for name, state in states.items()],
+        {"site": itemgetter("site"), "state": itemgetter("state")},
+        as_csv=False,
+    )
 
 
 @app.command()

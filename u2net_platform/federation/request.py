@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +12,7 @@ from u2net_platform.federation.aggregation import Rules
 from u2net_platform.files import write_text
 from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
+from u2net_platform.workflows.request import new_run_id
 
 REQUEST_FILE = "federation.json"
 
@@ -83,7 +82,7 @@ def new_run(settings: Settings, request: FederationRequest) -> str:
     if request.base is not None:
         base = Catalog.open(settings.database_url).find(request.base).reference
         request = request.model_copy(update={"base": base})
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run_id = new_run_id()
     directory = settings.runs_dir / run_id
     write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
     return run_id

@@ -135,6 +135,13 @@ class SuperLink:
         """The names of the sites whose keys are known."""
         return tuple(sorted(self.config.sites))
 
+    def states(self) -> dict[str, str]:
+        """Of each site whose key is known, what Flower says: registered (it was never there),
+        online or offline; unknown, where no SuperLink runs that could tell."""
+        found = self._flwr("supernode", "list", LINK)["nodes"] if self.running else []
+        nodes = {int(node["node-id"]): str(node["status"]) for node in found}
+        return {name: nodes.get(self.config.sites[name] or 0, "unknown") for name in self.sites}
+
     @property
     def running(self) -> bool:
         """Whether there is a SuperLink of this folder, be it too busy to answer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -61,6 +63,11 @@ class Request(BaseModel):
     def adapts(self) -> bool:
         """Whether it trains a new domain on a frozen backbone."""
         return self.base is not None and self.frozen
+
+
+def new_run_id() -> str:
+    """When it begins (UTC), and four digits by chance: 20260131-120000-1a2b."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def is_abandoned(settings: Settings, run_id: str) -> bool:

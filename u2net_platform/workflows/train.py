@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -33,7 +31,13 @@ from u2net_platform.workflows.compatibility import geometry_of
 from u2net_platform.workflows.prepare import PreparedDomain, fingerprints_of, prepare_domain
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, Request, request_of
+from u2net_platform.workflows.request import (
+    LOCK_FILE,
+    REQUEST_FILE,
+    Request,
+    new_run_id,
+    request_of,
+)
 from u2net_platform.workflows.warm_start import based_on, with_nearest
 
 PAPER_PATCH_ZYX = (128, 128, 128)
@@ -72,7 +76,7 @@ def start(
             watcher.on_note(
                 f"{name}: test cases that its base has learned from train instead: {moved}"
             )
-    run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run_id = new_run_id()
     directory = settings.runs_dir / run_id
     recorder = OutboxRecorder(
         directory / OUTBOX_FILE, lambda: MLflowRecorder(settings, run_id), watcher.on_note
