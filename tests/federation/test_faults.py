@@ -157,8 +157,19 @@ def test_a_site_whose_round_was_refused_goes_on_from_the_one_before(federate) ->
     assert taken == [["north"], ["north", "south"], ["north", "south"]]
 
 
-def test_below_the_quorum_a_round_is_repeated(federate) -> None:
-    rounds = federate(Answering("south", FAULTS["huge"][0]), quorum=2)
+def test_below_the_quorum_those_are_asked_again_whose_answer_is_missing(federate) -> None:
+    asked: list[str] = []
+    faulty = Answering("south", FAULTS["huge"][0])
+
+    def app(message: Message, context) -> Message:
+        if message.metadata.message_type == "train":
+            asked.append(Path(context.node_config["site-dir"]).name)
+        return faulty(message, context)
+
+    rounds = federate(app, quorum=2)
+    assert asked == ["north", "south", "south", "north", "south"]
+    assert [one.accepted for one in rounds[0].contributions] == [True, False]
+    assert [one.accepted for one in rounds[1].contributions] == [True, True]
     assert [(one.number, one.attempt, one.status) for one in rounds] == [
         (1, 1, "repeated"),
         (1, 2, "completed"),

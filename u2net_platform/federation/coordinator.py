@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -88,6 +88,14 @@ class Federated:
     run: RunRecord
     versions: tuple[VersionRecord, ...]
     at_sites: Mapping[str, Published]
+
+
+class _Taken(NamedTuple):
+    """What a site has sent for a round and may count, its row, and numbers to watch."""
+
+    sent: Contribution
+    row: ContributionRecord
+    metrics: Mapping[str, float]
 
 
 OnRound = Callable[[RoundRecord], None]
@@ -251,7 +259,7 @@ class Coordinator:
     # A round
 
     def _one_round(self, state: State, recorder: Recorder) -> None:
-        """Ask all sites that are there; repeat below the quorum.
+        """Ask all sites that are there; below the quorum ask those again whose answer is missing.
 
         Raises:
             QuorumNotReached: at the last attempt.
@@ -264,9 +272,10 @@ class Coordinator:
         ]
         first = max(before, default=0) + 1  # a resume adds to what was tried, and replaces nothing
         last = first + self.request.attempts - 1
+        taken: dict[str, _Taken] = {}
         for attempt in range(first, last + 1):
             started = time.monotonic()
-            taken, rows, metrics = self._ask(state, number)
+            rows = self._ask(state, number, taken)
             enough = len(taken) >= self.request.quorum
             done.append(
                 RoundRecord(
@@ -274,7 +283,9 @@ class Coordinator:
                     number=number,
                     attempt=attempt,
                     status="completed" if enough else "failed" if attempt == last else "repeated",
-                    backbone_digest=self._move(state, taken) if enough else None,
+                    backbone_digest=self._move(state, [one.sent for one in taken.values()])
+                    if enough
+                    else None,
                     seconds=time.monotonic() - started,
                     contributions=tuple(rows),
                 )
@@ -291,18 +302,22 @@ class Coordinator:
                 f"See the sites' faults.log; then: {how_to_resume(self._run_id)}",
             )
         state.round, state.last = number, done
-        state.confirmed |= {one.site: number for one in taken}
+        state.confirmed |= dict.fromkeys(taken, number)
         state.save(self._directory / STATE_FILE)
         self._catalog.federations.end_round(done[-1])
         self._catalog.runs.update(self._run_id, "running", number)
-        recorder.log_metrics(_curves(done[-1], metrics), number)
+        watched = {
+            f"{name}/{site}": value
+            for site, one in taken.items()
+            for name, value in one.metrics.items()
+        }
+        recorder.log_metrics(_curves(done[-1], watched), number)
         self._on_round(done[-1])
 
-    def _ask(
-        self, state: State, number: int
-    ) -> tuple[list[Contribution], list[ContributionRecord], dict[str, float]]:
-        """One attempt: contributions that may count, a row for every site, and numbers to watch."""
+    def _ask(self, state: State, number: int, taken: dict[str, _Taken]) -> list[ContributionRecord]:
+        """One attempt: add to what was taken of other sites; returns a row for every site."""
         nodes = self._exchange.present(number)
+        nodes = {site: node for site, node in nodes.items() if site not in taken}
         reasons: dict[str, str] = {}
         if new := {site: node for site, node in nodes.items() if site not in state.held}:
             described, reasons = self._describe(new)
@@ -316,10 +331,12 @@ class Coordinator:
         started = time.monotonic()
         answers = self._exchange.ask(nodes, TRAIN, orders)
         seconds = time.monotonic() - started
-        taken, rows = [], []
-        metrics: dict[str, float] = {}
+        rows = []
         held: dict[str, Description] = {}
         for site in self.request.sites:
+            if site in taken:
+                rows.append(taken[site].row)
+                continue
             row: dict[str, Any] = {"site": site, "seconds": seconds}
             try:
                 if site not in nodes:
@@ -332,13 +349,13 @@ class Coordinator:
                     state.held.pop(site, None)
                 rows.append(ContributionRecord(**row, accepted=False, reason=refused.reason))
             else:
-                taken.append(one := answer.contribution)
+                one = answer.contribution
                 row |= {"examples": one.examples, "steps": one.steps, "norm": one.norm}
                 rows.append(ContributionRecord(**row, accepted=True))
-                metrics |= {f"{name}/{site}": value for name, value in answer.metrics.items()}
+                taken[site] = _Taken(one, rows[-1], answer.metrics)
                 held[site] = answer.held
         self._welcome(state, held)
-        return taken, rows, metrics
+        return rows
 
     def _judged(
         self, state: State, site: str, message: Message | None, row: dict[str, Any]
