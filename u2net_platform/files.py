@@ -119,7 +119,7 @@ def append_line(target: Path, line: str, sync: bool = True) -> None:
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text; read once by a process, until it changes."""
     status = path.stat()
-    return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @cache

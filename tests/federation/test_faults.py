@@ -254,10 +254,52 @@ def test_a_shared_domain_that_means_something_else_is_left_out(
     spec = sites["south"] / "plugins" / "apple" / "domain.toml"
     spec.write_text(spec.read_text().replace('name = "box"', 'name = "worm"'))
     run = new_run(settings, new_request(*sites))
-    Coordinator(settings, run, LocalGrid(sites), print).go()
+    notes: list[str] = []
+    Coordinator(settings, run, LocalGrid(sites), notes.append).go()
     rounds = Catalog.open(settings.database_url).federations.rounds(run)
     reasons = [(one.site, one.reason) for done in rounds for one in done.contributions]
     assert reasons == [("north", ""), ("south", "OtherSpec")] * 2
+    assert (
+        "south is left out, by OtherSpec: its apple has other classes than the one in use" in notes
+    )
+    assert not (sites["south"] / "state").exists()  # it has trained nothing
+
+
+def test_who_corrects_what_a_shared_domain_means_takes_part_again(
+    settings, new_site, new_request
+) -> None:
+    sites = {name: new_site(name, ("apple", "average")) for name in ("north", "south")}
+    spec = sites["south"] / "plugins" / "apple" / "domain.toml"
+    right = spec.read_text()
+    spec.write_text(right.replace('name = "box"', 'name = "worm"'))
+    run = new_run(settings, new_request(*sites, quorum=2, attempts=1, rounds=1))
+    with pytest.raises(QuorumNotReached, match="south: OtherSpec"):
+        Coordinator(settings, run, LocalGrid(sites), print).go()
+    spec.write_text(right)
+    site._cached_site.cache_clear()
+    done = Coordinator(settings, run, LocalGrid(sites), print).go()
+    assert [one.domain for one in done.versions] == ["apple"]
+
+
+def test_a_site_that_changes_what_it_means_is_asked_before_it_trains_again(
+    settings, new_site, new_request
+) -> None:
+    sites = {name: new_site(name, ("apple", "average")) for name in ("north", "south")}
+    worm = _held(labels=[{"name": "worm", "values": [1]}])
+    asked: list[str] = []
+    faulty = Answering("south", worm)
+
+    def app(message: Message, context) -> Message:
+        if Path(context.node_config["site-dir"]).name == "south":
+            asked.append(message.metadata.message_type)
+        return faulty(message, context)
+
+    run = new_run(settings, new_request(*sites))
+    Coordinator(settings, run, LocalGrid(sites, app), print).go()  # type: ignore[arg-type]
+    assert asked == ["query", "train", "query", "train", "train.finish"]
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    reasons = [one.reason for r in rounds for one in r.contributions if one.site == "south"]
+    assert reasons == ["OtherSpec", ""]
 
 
 def test_sites_of_another_release_say_so(settings, new_site, new_request, monkeypatch) -> None:

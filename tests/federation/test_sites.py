@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
 from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, NotWritable
-from u2net_platform.federation import guarded_client, preflight
+from u2net_platform.federation import guarded_client, keys, preflight
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.request import FederationRequest, new_run, request_of
 from u2net_platform.federation.site_config import SiteConfig
@@ -136,6 +136,9 @@ def test_a_certificate_is_renewed_by_the_same_authority(settings, monkeypatch) -
     assert server.not_valid_after_utc == ends < ca.not_valid_after_utc
     assert (folder / "server.crt").read_bytes() != before
     assert {name: (folder / name).read_bytes() for name in kept} == kept
+    monkeypatch.setattr(keys, "A_MONTH", timedelta(days=11 * 365))
+    with pytest.raises(InvalidFederation, match=r"ca\.crt ends on"):
+        SuperLink(settings).renew()
     (folder / "ca.key").unlink()
     with pytest.raises(InvalidFederation, match="cannot sign"):
         SuperLink(settings).renew()

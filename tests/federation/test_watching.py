@@ -22,7 +22,9 @@ def test_a_run_that_is_at_work_is_watched_and_not_begun_twice(
     monkeypatch.setattr(
         "u2net_platform.federation.superlink.SuperLink",
         lambda settings: SimpleNamespace(
-            submit=lambda run: pytest.fail("begun twice"), number_of=lambda run: 7
+            submit=lambda run: pytest.fail("begun twice"),
+            number_of=lambda run: 7,
+            flower_status=lambda number: "running",
         ),
     )
     monkeypatch.setattr("u2net_platform.federation.request.request_of", lambda settings, run: None)

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from u2net_platform.files import append_line, exclusive, is_held
+from u2net_platform.files import append_line, digest_of_file, exclusive, is_held
 
 
 def test_asking_whether_a_lock_is_held_makes_none(tmp_path: Path) -> None:
@@ -17,3 +17,13 @@ def test_a_line_does_not_join_one_that_was_torn(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes() + b"tor")
     append_line(log, "second")
     assert log.read_text() == "first\ntor\nsecond\n"
+
+
+def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "image"
+    found = set()
+    for number in range(50):  # of one size, as fast as can be
+        file.write_text(f"{number:04d}")
+        found.add(digest_of_file(file))
+        assert digest_of_file(file) in found
+    assert len(found) == 50

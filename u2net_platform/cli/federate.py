@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from u2net_platform.catalog.records import RoundRecord
     from u2net_platform.federation.coordinator import Federated
     from u2net_platform.federation.request import FederationRequest
+    from u2net_platform.federation.superlink import SuperLink
     from u2net_platform.settings import Settings
 
 app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help=True)
@@ -50,9 +51,7 @@ def run(
     sites: Annotated[Path, typer.Option(help="A folder of sites; all run in this process.")] = Path(
         "sites"
     ),
-    deployment: Annotated[
-        bool, typer.Option("--deployment", help="At real sites: see u2net federation.")
-    ] = False,
+    elsewhere: Annotated[bool, typer.Option("--deployment", hidden=True)] = False,
     detach: Detach = False,
     resume: Annotated[str | None, typer.Option(help="Go on with this run instead.")] = None,
     base: Annotated[
@@ -110,14 +109,14 @@ def run(
     from u2net_platform.settings import Settings
 
     if resume:
-        free = ("resume", "sites", "deployment", "detach")
+        free = ("resume", "sites", "elsewhere", "detach")
         refuse(given(context, *free), "a run goes on as it began")
-    elsewhere = "sites" if deployment else "detach"
-    unused = {name: option for name, option in given(context).items() if name == elsewhere}
-    refuse(unused, f"of {'a folder of sites' if deployment else 'deployments'} alone")
+    idle = "sites" if elsewhere else "detach"
+    unused = {name: option for name, option in given(context).items() if name == idle}
+    refuse(unused, f"of sites {'in a folder' if elsewhere else 'on other machines'} alone")
     settings = Settings()
-    found = {} if deployment else find_sites(sites)
-    names = _deployed_sites(settings) if deployment else tuple(found)
+    found = {} if elsewhere else find_sites(sites)
+    names = _known_sites(settings) if elsewhere else tuple(found)
     run_id = resume or new_run(
         settings,
         _request(
@@ -131,8 +130,8 @@ def run(
             },
         ),
     )  # fmt: skip
-    if deployment:
-        run_deployed(run_id, detach)
+    if elsewhere:
+        run_by_flower(run_id, detach)
         return
     from u2net_platform.federation.coordinator import Coordinator
     from u2net_platform.federation.local import LocalGrid
@@ -143,29 +142,27 @@ def run(
 
 
 @functools.wraps(run)
-def run_with_deployment(**arguments: Any) -> None:
-    run(**arguments | {"deployment": True})
+def run_elsewhere(**arguments: Any) -> None:
+    run(**arguments | {"elsewhere": True})
 
 
-def run_deployed(run_id: str, detach: bool) -> None:
+def run_by_flower(run_id: str, detach: bool) -> None:
     """Hand a run to Flower, and show its rounds until it ends."""
     from u2net_platform.errors import FlowerFailed, Interrupted
     from u2net_platform.federation.request import request_of
     from u2net_platform.federation.status import read_status
     from u2net_platform.federation.superlink import SuperLink
-    from u2net_platform.files import is_held
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.request import LOCK_FILE
 
     settings = Settings()
     request_of(settings, run_id)  # Flower starts whatever it is handed
     superlink = SuperLink(settings)
     started = datetime.now(UTC)
-    if is_held(settings.runs_dir / run_id / LOCK_FILE):
-        number = superlink.number_of(run_id)
-        talk(f"{run_id} is at work already, and is watched")
-    else:
+    number = _at_work(settings, superlink, run_id)
+    if number is None:
         number = superlink.submit(run_id)
+    else:
+        talk(f"{run_id} is at work already, and is watched")
     talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
     if not detach:
         try:
@@ -182,6 +179,21 @@ def run_deployed(run_id: str, detach: bool) -> None:
             f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
         )
     emit(found, _table)
+
+
+def _at_work(settings: Settings, superlink: SuperLink, run_id: str) -> int | None:
+    """Flower's number of a run that goes on; one that was just stopped is waited for."""
+    from u2net_platform.files import is_held
+    from u2net_platform.workflows.request import LOCK_FILE
+
+    until = time.monotonic() + FLOWER_SECONDS
+    while is_held(settings.runs_dir / run_id / LOCK_FILE):
+        number = superlink.number_of(run_id)
+        ends = superlink.flower_status(number).startswith("finished")
+        if not ends or time.monotonic() > until:
+            return number
+        time.sleep(WATCH_SECONDS)
+    return None
 
 
 def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> None:
@@ -204,7 +216,7 @@ def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> 
             asked = time.monotonic()
 
 
-def _deployed_sites(settings: Settings) -> tuple[str, ...]:
+def _known_sites(settings: Settings) -> tuple[str, ...]:
     from u2net_platform.errors import InvalidFederation
     from u2net_platform.federation.superlink import SuperLink
 

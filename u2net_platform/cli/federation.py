@@ -160,7 +160,7 @@ def resume(
     Examples:
       u2net federation resume 20260131-120000-1a2b
     """
-    federate.run_deployed(run, detach)
+    federate.run_by_flower(run, detach)
 
 
 @app.command()
@@ -174,7 +174,7 @@ def logs(run: Annotated[str, typer.Argument(help="A run.")], _json: Json = False
     emit({"log": _superlink().logs(run)}, lambda data: data["log"])
 
 
-app.command("run")(federate.run_with_deployment)
+app.command("run")(federate.run_elsewhere)
 app.command("status")(federate.status)
 
 

@@ -182,6 +182,7 @@ def evaluate(
         cases_of,
         evaluate_cases,
         keep_scores,
+        new_files,
         require_apart,
         require_other_data,
         sheet_rows,
@@ -208,6 +209,8 @@ def evaluate(
             talk(f"{alike} cases have names of patients that it has learned from; are they others?")
         parts.append((loaded, chosen))
     require_apart(parts)
+    if labels:  # before the work of the first version
+        new_files(labels, [case for _, chosen in parts for case in chosen])
     reports = []
     for loaded, chosen in parts:
         record = loaded.record

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from u2net_platform.imaging.grid import Spacing
 
 # Seen apart by the colour-blind. Source: Okabe & Ito 2008, Color Universal Design.
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
+MORE_COLOURS = colormaps["tab20b"]  # of the eighth class on
+KEY_ROWS = 12  # what fits beside a row
 PLANES = ("axial", "coronal", "sagittal")  # across z, y, x
 INCHES = 2.2
 DPI = 110
@@ -60,10 +64,18 @@ def write_sheet(
     bands = np.atleast_1d(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     for band, row in zip(bands, rows, strict=False):  # the last band is the curves'
         band.suptitle(row.title, fontsize=8)
+        drawn: set[int] = set()
         for axis, axes in enumerate(band.subplots(1, 3)):
-            _draw_slice(axes, row, axis)
-        key = [Line2D([], [], color=_colour(k), label=name) for k, name in enumerate(row.classes)]
-        band.legend(handles=key, loc="outside right upper", fontsize=6, frameon=False)
+            drawn |= _draw_slice(axes, row, axis)
+        key = [
+            Line2D([], [], color=_colour(value), label=name)
+            for value, name in enumerate(row.classes, start=1)
+            if value in drawn
+        ]
+        columns = -(-len(key) // KEY_ROWS)
+        band.legend(
+            handles=key, loc="outside right upper", ncols=columns, fontsize=6, frameon=False
+        )
     if panels:
         found = np.atleast_1d(np.asarray(bands[-1].subplots(1, len(panels))))
         for axes, (panel, lines) in zip(found, panels.items(), strict=True):
@@ -79,7 +91,8 @@ def best_slice(labels: NDArray[np.uint8], axis: int) -> int:
     return int(counts.argmax()) if counts.any() else labels.shape[axis] // 2
 
 
-def _draw_slice(axes: Axes, row: SheetRow, axis: int) -> None:
+def _draw_slice(axes: Axes, row: SheetRow, axis: int) -> set[int]:
+    """Returns the classes that have a contour there."""
     index = best_slice(row.prediction if row.reference is None else row.reference, axis)
     image = np.moveaxis(row.image, axis, 0)[index]
     down_mm, across_mm = (mm for other, mm in enumerate(row.spacing_zyx_mm) if other != axis)
@@ -93,30 +106,29 @@ def _draw_slice(axes: Axes, row: SheetRow, axis: int) -> None:
         aspect=down_mm / across_mm,
         origin="upper" if axis == 0 else "lower",
     )
-    _draw_contours(axes, np.moveaxis(row.prediction, axis, 0)[index], "solid")
+    drawn = _draw_contours(axes, np.moveaxis(row.prediction, axis, 0)[index], "solid")
     if row.reference is not None:
-        _draw_contours(axes, np.moveaxis(row.reference, axis, 0)[index], "dashed")
+        drawn |= _draw_contours(axes, np.moveaxis(row.reference, axis, 0)[index], "dashed")
     axes.set_axis_off()
     axes.set_title(f"{PLANES[axis]} {index}", fontsize=6)
+    return drawn
 
 
-def _draw_contours(axes: Axes, classes: NDArray[np.uint8], style: str) -> None:
-    for value in range(1, int(classes.max()) + 1):
-        mask = classes == value
-        if mask.any():
-            # A border of background closes the contour of what touches the edge.
-            padded = np.pad(mask, 1).astype(float)
-            down, across = (np.arange(-1, size + 1) for size in mask.shape)
-            line: dict[str, Any] = {
-                "colors": _colour(value - 1),
-                "linestyles": style,
-                "linewidths": 1,
-            }
-            axes.contour(across, down, padded, levels=[0.5], **line)
+def _draw_contours(axes: Axes, classes: NDArray[np.uint8], style: str) -> set[int]:
+    values = {int(value) for value in np.unique(classes)} - {0}
+    for value in values:
+        # A border of background closes the contour of what touches the edge.
+        padded = np.pad(classes == value, 1).astype(float)
+        down, across = (np.arange(-1, size + 1) for size in classes.shape)
+        line: dict[str, Any] = {"colors": _colour(value), "linestyles": style, "linewidths": 1}
+        axes.contour(across, down, padded, levels=[0.5], **line)
+    return values
 
 
-def _colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
+def _colour(value: int) -> str:
+    if value <= len(COLOURS):
+        return COLOURS[value - 1]
+    return to_hex(MORE_COLOURS((value - len(COLOURS) - 1) % MORE_COLOURS.N))
 
 
 def _draw_curves(axes: Axes, panel: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> None:

@@ -121,6 +121,7 @@ class Coordinator:
         self._store = WeightStore(settings.weights_dir)
         self._recipe = self.request.whole_recipe
         self._architecture = self._base_architecture()
+        self._changed: set[str] = set()  # sites that hold something else than they have said
 
     def go(self) -> Federated:
         """Run all rounds that are left, and let every site publish its versions.
@@ -160,15 +161,15 @@ class Coordinator:
                 self._catalog.federations.end_round(one)
             self._catalog.runs.update(self._run_id, "running", state.round)
             return state
-        held, reasons = self._describe(self._exchange.present(1))
+        held, reasons = self._describe(self._exchange.present(1), {})
         if len(held) < self.request.quorum:
             why = ", ".join(f"{site}: {reasons.get(site, 'Absent')}" for site in self.request.sites
                             if site not in held)  # fmt: skip
             raise QuorumNotReached(
                 f"{len(held)} of {len(self.request.sites)} sites say what they hold, and "
                 f"{self.request.quorum} are needed ({why})",
-                "See that they run, and faults.log in their folders; then: "
-                + how_to_resume(self._run_id),
+                "See that they run, and faults.log in their folders (of OtherSpec, what was said"
+                f" before); then: {how_to_resume(self._run_id)}",
             )
         state = State({BACKBONE: self._first_backbone()})
         self._welcome(state, held)
@@ -179,13 +180,16 @@ class Coordinator:
         state.save(file)
         return state
 
-    def _describe(self, nodes: Mapping[str, int]) -> tuple[dict[str, Description], dict[str, str]]:
-        """What sites hold; of those that cannot say so, why."""
+    def _describe(
+        self, nodes: Mapping[str, int], shared: Mapping[str, Held]
+    ) -> tuple[dict[str, Description], dict[str, str]]:
+        """What sites hold; of those that cannot say so, or mean something else by a domain that is
+        shared, why."""
         ask = Ask(
             run=self._run_id,
+            release=version(PRODUCT),
             fold=self.request.fold,
             batch_voxels=self._recipe.batch_voxels,
-            release=version(PRODUCT),
         )
         answers = self._exchange.ask(nodes, DESCRIBE, {site: pack(ask) for site in nodes})
         found, reasons = {}, dict.fromkeys(nodes.keys() - answers.keys(), "NoReply")
@@ -198,6 +202,10 @@ class Coordinator:
                 self._on_note(f"{site} cannot say what it holds: {refused.reason}")
             else:
                 found[site] = held
+        for site, other in _other_meanings(found, {**_shared(found), **shared}).items():
+            del found[site]
+            reasons[site] = "OtherSpec"
+            self._on_note(f"{site} is left out, by OtherSpec: {other}")
         return found, reasons
 
     def _first_backbone(self) -> dict[str, Tensor]:
@@ -319,14 +327,13 @@ class Coordinator:
         nodes = self._exchange.present(number)
         nodes = {site: node for site, node in nodes.items() if site not in taken}
         reasons: dict[str, str] = {}
-        if new := {site: node for site, node in nodes.items() if site not in state.held}:
-            described, reasons = self._describe(new)
+        known = state.held.keys() - self._changed
+        if new := {site: node for site, node in nodes.items() if site not in known}:
+            described, reasons = self._describe(new, state.shared)
             self._welcome(state, described)
-        for site in nodes.keys() & state.held.keys():
-            if _means_other(state.held[site], state.shared):
-                reasons[site] = "OtherSpec"
-                del state.held[site]  # and is asked again at the next round
-        nodes = {site: node for site, node in nodes.items() if site in state.held}
+            self._changed -= described.keys()
+            known |= described.keys()
+        nodes = {site: node for site, node in nodes.items() if site in known}
         orders = {site: self._order(state, site, number) for site in nodes}
         started = time.monotonic()
         answers = self._exchange.ask(nodes, TRAIN, orders)
@@ -345,8 +352,8 @@ class Coordinator:
                 # Popped, so that its memory goes with it.
                 answer = self._judged(state, site, answers.pop(site, None), row)
             except Refused as refused:
-                if refused.reason == "WrongKeys":  # it may share other domains than it did
-                    state.held.pop(site, None)
+                if refused.reason in ("WrongKeys", "OtherSpec"):
+                    self._changed.add(site)
                 rows.append(ContributionRecord(**row, accepted=False, reason=refused.reason))
             else:
                 one = answer.contribution
@@ -373,7 +380,7 @@ class Coordinator:
         one = answer.contribution
         check(one, self._answerable(state, site), self.request.rules)
         _check_domains(answer.held, self._recipe.batch_voxels)
-        if _means_other(answer.held, state.shared):
+        if _other_meanings({site: answer.held}, state.shared):
             raise Refused("OtherSpec")
         if one.steps > self.request.cycles * len(answer.held.domains):
             raise Refused("WrongWeight")
@@ -387,6 +394,7 @@ class Coordinator:
     def _terms(self, state: State, site: str) -> dict[str, Any]:
         return {
             "run": self._run_id,
+            "release": version(PRODUCT),
             "cycles": self.request.cycles,
             "recipe": self._recipe,
             "architecture": self._architecture.model_dump(mode="json"),
@@ -455,14 +463,17 @@ class Coordinator:
             for site in nodes
             if site in state.held
         }
-        found = {}
-        for site, message in self._exchange.ask(nodes, FINISH, orders).items():
+        found, answers = {}, self._exchange.ask(nodes, FINISH, orders)
+        for site in sorted({*state.confirmed, *answers}):
             try:
-                found[site], _ = unpack(Published, content_of(message))
+                if site not in answers:
+                    raise Refused("NoReply" if site in nodes else "Absent")
+                found[site], _ = unpack(Published, content_of(answers[site]))
             except Refused as refused:
-                self._on_note(f"{site} has published nothing: {refused.reason}")
-        for site in sorted(state.held.keys() - found.keys() - nodes.keys()):
-            self._on_note(f"{site} is not there, and publishes with: {how_to_resume(self._run_id)}")
+                self._on_note(
+                    f"{site} has published nothing: {refused.reason}; to ask it again: "
+                    + how_to_resume(self._run_id)
+                )
         return found
 
     def _publish(self, state: State) -> tuple[VersionRecord, ...]:
@@ -516,19 +527,24 @@ def _check_domains(held: Description, batch_voxels: int) -> None:
         raise Refused("BadSpec") from error
 
 
-def _means_other(held: Description, shared: Mapping[str, Held]) -> bool:
-    """Whether a site shares a domain whose weights would fit those of others, and mean something
-    else: other classes, channels, intensities or grids."""
+def _other_meanings(found: Mapping[str, Description], shared: Mapping[str, Held]) -> dict[str, str]:
+    """Sites that share a domain whose weights would fit those of others, and mean something else
+    than in the spec that is used: with what differs."""
 
-    def meaning(one: Held) -> tuple[object, ...]:
+    def meaning(one: Held) -> dict[str, object]:
         spec = DomainSpec.parse(one.spec, "a site's spec")
-        return spec.class_names, spec.modality, spec.channels, spec.intensity, spec.geometry
+        parts = ("modality", "channels", "intensity", "geometry")
+        return {"classes": spec.class_names, **{part: getattr(spec, part) for part in parts}}
 
-    return any(
-        meaning(one) != meaning(shared[name])
-        for name, one in held.domains.items()
-        if one.plan is not None and name in shared
-    )
+    others = {}
+    for site, held in found.items():
+        for name, one in held.domains.items():
+            if one.plan is None or name not in shared:
+                continue
+            own, used = meaning(one), meaning(shared[name])
+            if differ := [part for part in own if own[part] != used[part]]:
+                others[site] = f"its {name} has other {', '.join(differ)} than the one in use"
+    return others
 
 
 def _shared(held: Mapping[str, Description]) -> dict[str, Held]:

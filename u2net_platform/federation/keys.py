@@ -30,6 +30,7 @@ from u2net_platform.files import write_bytes, write_secret
 SITE_KEY = "site.key"
 CA_FILE = "ca.crt"
 AUTHORITY_LASTS, SERVER_LASTS = timedelta(days=10 * 365), timedelta(days=2 * 365)
+A_MONTH = timedelta(days=30)
 CURVE = ec.SECP384R1
 
 
@@ -86,15 +87,20 @@ def create_authority(folder: Path, hosts: tuple[str, ...]) -> None:
 
 
 def certify_server(folder: Path, hosts: tuple[str, ...]) -> datetime:
-    """Let the authority of a folder sign a certificate for its `server.key`; returns its end.
+    """Let the authority of a folder sign a certificate for its `server.key`; returns its end, which
+    is not after the authority's own.
 
     Raises:
-        OSError, ValueError: a file of the authority is gone, or is none.
+        OSError, ValueError: a file of the authority is gone, or is none; or it ends within a month.
     """
     authority, server = (_private_key(folder / f"{name}.key") for name in ("ca", "server"))
     issuer = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+    left = issuer.not_valid_after_utc - datetime.now(UTC)
+    if left < A_MONTH:
+        raise ValueError(f"{CA_FILE} ends on {issuer.not_valid_after_utc:%Y-%m-%d}")
+    lasts = min(left, SERVER_LASTS)
     signed = (
-        _builder(_name("u2net server"), issuer.subject, server.public_key(), SERVER_LASTS)
+        _builder(_name("u2net server"), issuer.subject, server.public_key(), lasts)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

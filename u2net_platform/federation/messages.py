@@ -36,14 +36,19 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Ask(Strict):
-    """To all: which domains do you hold? `run`: the id of the federated run. `release`: of the
-    coordinator's program, which the site's has to be."""
+class Told(Strict):
+    """run: the id of the federated run. release: of the coordinator's program, which the site's has
+    to be."""
 
     run: RunId
+    release: str
+
+
+class Ask(Told):
+    """To all: which domains do you hold?"""
+
     fold: int | None
     batch_voxels: int
-    release: str
 
 
 class Held(Strict):
@@ -61,7 +66,7 @@ class Description(Strict):
     domains: dict[str, Held] = Field(min_length=1)
 
 
-class Order(Strict):
+class Order(Told):
     """To a site: train this round.
 
     confirmed: the last round whose contribution of this site was taken, 0 if none was; what the
@@ -70,7 +75,6 @@ class Order(Strict):
     seconds: after so long the site gives up.
     """
 
-    run: RunId
     round: int = Field(ge=1)
     confirmed: int = Field(ge=0)
     cycles: int = Field(ge=1)

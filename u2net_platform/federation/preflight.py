@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.errors import FlowerFailed
-from u2net_platform.federation.keys import CA_FILE, shake_hands
+from u2net_platform.federation.keys import A_MONTH, CA_FILE, shake_hands
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_config import SiteDomain
 from u2net_platform.federation.site_folder import require_ready
@@ -68,7 +68,7 @@ def _coordinator(site: Site) -> Iterator[Finding]:
             "Ask the coordinator whether it runs, for its address and for its present ca.crt; and"
             " whoever keeps the firewall whether this machine may reach it.",
         ) from error
-    late = ends - datetime.now(UTC) < timedelta(days=30)
+    late = ends - datetime.now(UTC) < A_MONTH
     yield Finding(
         "coordinator",
         "warn" if late else "ok",

@@ -44,6 +44,7 @@ from u2net_platform.federation.messages import (
     Held,
     Order,
     Published,
+    Told,
 )
 from u2net_platform.federation.privacy import Privacy
 from u2net_platform.federation.site_config import SITE_FILE, SiteConfig
@@ -67,7 +68,7 @@ from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.request import LOCK_FILE
 from u2net_platform.workflows.train import topology_of
 
-DATA_FILE = "data.json"  # of a run: what its domains' data were when they joined it
+DATA_FILE = "data.json"  # what domains were like, when they joined a run or were adapted
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,7 @@ class Site:
         Raises:
             OtherRelease: the coordinator's program is another than the site's.
         """
-        if ask.release != (own := version(PRODUCT)):
-            raise OtherRelease(
-                f"The coordinator has release {ask.release}, and this site has {own}",
-                "Install the same at all sites and at the coordinator.",
-            )
+        _require_release(ask)
         found = self._description(self._prepare(ask.fold, ask.batch_voxels, {}))
         self._audit(ask.run, 0, "described", _told(found))
         return found
@@ -122,12 +119,14 @@ class Site:
         A domain's own weights are kept as pending: the next order tells whether they count.
 
         Raises:
+            OtherRelease: as `describe`.
             StateLost: what the confirmed round left is gone.
             RoundTooLong: the time of the round is up.
             BudgetSpent: one more round is more privacy than the site allows.
             IncompatibleParts: the site's data or plugins have changed since the run began.
             RunBusy: an earlier order of this run is still at work, as Flower stops no client.
         """
+        _require_release(order)
         with exclusive(self._run_dir(order.run) / LOCK_FILE):
             return self._train(order, given)
 
@@ -142,7 +141,7 @@ class Site:
         shared = given.keys() & prepared.keys()
         for name in shared:
             network.load_owner(name, dict(given[name]))
-        adapted = self._adapt_new(order, network, prepared, before, until)
+        adapted = self._adapt_new(order, given, network, prepared, before, until)
         target = self._round_dir(order.run, order.round)
         shutil.rmtree(target, ignore_errors=True)
         owners = frozenset({BACKBONE, *prepared})
@@ -162,6 +161,7 @@ class Site:
 
     def finish(self, finish: Finish, given: Mapping[str, Weights]) -> Published:
         """Publish the site's domains on the final backbone, in the site's own catalog."""
+        _require_release(finish)
         before = self._kept(finish.run, finish.confirmed)
         trained = _domains_in(before) if before else set()
         prepared = {
@@ -264,7 +264,7 @@ class Site:
         """A run's cases stay in the part of the split that they had when their domain joined it:
         else some would be tested that trained."""
         file = self._run_dir(run) / DATA_FILE
-        known = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        known = _noted(file)
         data = fingerprints_of(prepared)
         found = {
             name: {"plugin": one.plugin.digest, "data": data[name]}
@@ -318,6 +318,7 @@ class Site:
     def _adapt_new(
         self,
         order: Order,
+        given: Mapping[str, Weights],
         network: UniversalUNet,
         prepared: Mapping[str, PreparedDomain],
         before: Path | None,
@@ -335,13 +336,16 @@ class Site:
             shutil.rmtree(self._run_dir(order.run) / "adapted", ignore_errors=True)
             return set()
         adapted = self._run_dir(order.run) / "adapted"
-        # An order that was begun before, and whose time ran out after this, need not begin anew.
-        if not ((adapted / CHECKPOINT_FILE).exists() and set(new) <= _domains_in(adapted)):
+        # An order that was begun before, and whose time ran out after this, need not begin anew,
+        # unless others have trained the domain meanwhile.
+        plans = {name: one.plan.digest for name, one in new.items()}
+        if given.keys() & new.keys() or _noted(adapted / DATA_FILE) != plans:
             directory = self._run_dir(order.run) / "adapting"
             shutil.rmtree(directory, ignore_errors=True)
             trainer = self._trainer(order, network, new, frozenset(new), directory)
             trainer.begin_at((order.round - 1) * order.cycles)
             trainer.run(_Watch(until), NullRecorder(), until=order.round * order.cycles)
+            write_text(directory / DATA_FILE, json.dumps(plans))
             shutil.rmtree(adapted, ignore_errors=True)
             directory.rename(adapted)
             self._audit(order.run, order.round, "adapted", {"domains": sorted(new)})
@@ -405,6 +409,14 @@ class Site:
         audit(self.directory, what, {"run": run, "round": number, **details})
 
 
+def _require_release(told: Told) -> None:
+    if told.release != (own := version(PRODUCT)):
+        raise OtherRelease(
+            f"The coordinator has release {told.release}, and this site has {own}",
+            "Install the same at all sites and at the coordinator.",
+        )
+
+
 def _told(held: Description) -> dict[str, Any]:
     """What a description tells of the site, for the audit log."""
     domains = {
@@ -426,6 +438,15 @@ def site_at(directory: Path) -> Site:
 @cache
 def _cached_site(directory: Path, text: bytes) -> Site:  # noqa: ARG001
     return Site(directory)
+
+
+def _noted(file: Path) -> dict[str, Any]:
+    """By domain; empty where there is no such file."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
 
 
 def _domains_in(kept: Path) -> set[str]:

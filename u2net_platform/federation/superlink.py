@@ -1,4 +1,4 @@
-"""The coordinator's side of a deployment: one SuperLink of Flower, with TLS and known sites.
+"""The coordinator of sites on other machines: one SuperLink of Flower, with TLS and known sites.
 
 Flower's one port serves the sites (`/v1/fleet`, where each request is signed with a site's key) and
 the coordinator's own commands (the rest, where nothing is). So it listens on loopback, and a
@@ -39,6 +39,7 @@ from u2net_platform.files import write_text
 from u2net_platform.settings import Settings
 
 CONFIG_FILE = "federation.json"
+KEY_TAKEN = "Public key already in use"  # Flower's words
 LINK = "u2net"  # what the coordinator's own commands call the SuperLink
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -153,7 +154,8 @@ class SuperLink:
         Raises:
             InvalidFederation: the site or its key is known already, the name is none, or the file
                 is no public key.
-            FlowerFailed: the SuperLink runs and does not take the key; the site is not added.
+            FlowerFailed: the SuperLink runs and does not take the key. Where it never will, the
+                site is not added, else its next start lets it know.
         """
         if not re.fullmatch(SITE_NAME, name):
             raise InvalidFederation(
@@ -173,8 +175,9 @@ class SuperLink:
         if self.running:
             try:
                 self._register(name)
-            except FlowerFailed:
-                self._forget(name)
+            except FlowerFailed as error:
+                if KEY_TAKEN in error.message:
+                    self._forget(name)
                 raise
 
     def remove_site(self, name: str) -> None:
@@ -200,11 +203,17 @@ class SuperLink:
         Raises:
             FlowerFailed: it does not come up, or does not take a site's key; the others' it has.
         """
-        if not self.running:
+        runs_already = self.running
+        if not runs_already:
             self._launch()
         until = time.monotonic() + START_SECONDS
         while not self._answers():
             if not self.running or time.monotonic() > until:
+                if runs_already:  # whose runs go on
+                    raise FlowerFailed(
+                        "Flower's SuperLink runs and does not answer, or its certificate has ended",
+                        "Try again later; or: u2net federation renew, then stop, then start.",
+                    )
                 self.stop()
                 raise FlowerFailed("Flower's SuperLink does not come up", f"See {self.log}")
             time.sleep(0.2)
@@ -309,6 +318,8 @@ class SuperLink:
         try:
             found = self._flwr("supernode", "register", str(self._key(name)), LINK, "--name", name)
         except FlowerFailed as error:
+            if KEY_TAKEN not in error.message:
+                raise
             raise FlowerFailed(
                 f"Flower does not take the key of {name}: {error.message}",
                 "It takes none that was removed once: let the site make another (u2net site key),"

@@ -153,7 +153,7 @@ def evaluate_cases(
         NotWritable, DiskFull: the folder has labels of such a case already, or cannot be written.
     """
     plugin = labeller.predictor.plugin
-    targets = {} if folder is None else _new_files(folder, cases)
+    targets = {} if folder is None else new_files(folder, cases)
     results = []
     for case in cases:
         try:
@@ -173,7 +173,12 @@ def evaluate_cases(
     )
 
 
-def _new_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
+def new_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
+    """A label file for each case, in a folder that is made if need be.
+
+    Raises:
+        NotWritable, DiskFull: one is there already, or the folder cannot be made.
+    """
     targets = in_folder(cases, folder)
     if there := [target for target in targets.values() if target.exists()]:
         raise NotWritable(f"{there[0]} exists already", "Name another folder, or move it.")

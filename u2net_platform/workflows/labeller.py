@@ -132,10 +132,9 @@ class Labeller:
         """
         from u2net_platform.evaluation.pictures import SheetRow, write_sheet  # by matplotlib
 
-        stem = target.stem if target.suffix.lower() == SEG_ENDING else stem_of(target)
-        path = target.with_name(f"{stem}.png")
+        path = preview_of(target)
         seen, found = canonical(image), canonical(labels)
-        title = f"{stem}, labelled by {self.version}"
+        title = f"{path.stem}, labelled by {self.version}"
         spacing = seen.grid.spacing_zyx_mm
         row = SheetRow(title, self.classes, seen.array[0], None, found.array, spacing)
         write_sheet(path, [row], {})
@@ -154,6 +153,12 @@ class Labeller:
         if not labels.array.any() and not plugin.spec.empty_labels:
             odd.append(f"{name} shows no {', '.join(self.classes)}")
         return odd
+
+
+def preview_of(target: Path) -> Path:
+    """The picture beside a label file."""
+    stem = target.stem if target.suffix.lower() == SEG_ENDING else stem_of(target)
+    return target.with_name(f"{stem}.png")
 
 
 def no_slices(image: object, seg: Path) -> NeedsDicom:

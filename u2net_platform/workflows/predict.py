@@ -28,6 +28,7 @@ from u2net_platform.imaging.dicom import holds_dicom
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
+    LabelVolume,
     legend_of,
     stem_of,
 )
@@ -38,6 +39,7 @@ from u2net_platform.workflows.labeller import (
     Labeller,
     no_series,
     no_slices,
+    preview_of,
 )
 
 Existing = Literal["refuse", "replace", "skip"]
@@ -99,8 +101,11 @@ def predict_paths(
         targets = {labellers[0].domain: _targets(inputs, cases, output)}
     else:
         targets = {one.domain: in_folder(cases, output / one.domain) for one in labellers}
-    for paths in targets.values():
-        _check_targets(inputs, list(paths.values()), existing)
+    for one in labellers:
+        files = list(targets[one.domain].values())
+        _check_targets(inputs, files, existing)
+        if one.previews:
+            _check_targets(inputs, [preview_of(file) for file in files], existing)
     if existing == "skip":
         for one in labellers:
             for target in targets[one.domain].values():
@@ -237,7 +242,7 @@ def _predict_case(
             labels = one.predictor.predict_made(made.for_domain(one.predictor), image.grid)
             odd = one.oddities(image, case.images, labels)
             volumes = one.write(target, labels, series, odd)
-            picture = one.draw(target, image, labels) if one.previews else None
+            picture = _preview(one, target, image, labels, odd) if one.previews else None
         except StorageError:  # the next case would meet it too
             raise
         except Exception as error:
@@ -247,6 +252,19 @@ def _predict_case(
                 PredictedCase(case.id, one.domain, target, None, volumes, tuple(odd), picture)
             )
     return results
+
+
+def _preview(
+    labeller: Labeller, target: Path, image: ImageVolume, labels: LabelVolume, odd: list[str]
+) -> Path | None:
+    """The labels are there: that they cannot be drawn is no more than odd."""
+    try:
+        return labeller.draw(target, image, labels)
+    except StorageError:
+        raise
+    except Exception as error:
+        odd.append(f"{target} has no preview: {named(error)}")
+        return None
 
 
 class _Made:

@@ -7,11 +7,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from u2net_platform.errors import NotWritable
-from u2net_platform.evaluation.pictures import COLOURS, SheetRow, best_slice, write_sheet
+from u2net_platform.evaluation.pictures import COLOURS, SheetRow, _colour, best_slice, write_sheet
 
 CURVES = {"training loss/ball": [(0, 1.0), (5, 0.4)], "validation Dice/ball": [(5, 0.7)]}
 
@@ -56,10 +57,27 @@ def test_every_class_has_its_contour_in_its_own_colour(row: SheetRow, tmp_path: 
 
 
 def test_a_key_says_which_colour_is_which_class(row: SheetRow, tmp_path: Path) -> None:
-    nothing = replace(row, reference=None, prediction=row.reference * 0)
-    write_sheet(tmp_path / "key.png", [nothing], {})
-    assert all(pixels_of(tmp_path / "key.png", colour) > 10 for colour in COLOURS[:2])
-    assert pixels_of(tmp_path / "key.png", COLOURS[2]) == 0
+    one = replace(row, reference=None, prediction=(row.reference == 1).astype(np.uint8))
+    write_sheet(tmp_path / "named.png", [one], {})
+    write_sheet(tmp_path / "unnamed.png", [replace(one, classes=())], {})
+    named, unnamed = (tmp_path / f"{name}.png" for name in ("named", "unnamed"))
+    assert imread(named).shape == imread(unnamed).shape
+    corner = [(imread(path)[:30, -60:, :3].max(-1) < 0.5).sum() for path in (named, unnamed)]
+    assert corner[0] > corner[1] == 0  # its letters
+    assert pixels_of(named, COLOURS[1]) == 0  # of what is not there
+
+
+def test_many_classes_have_a_colour_and_a_place_in_the_key_each(tmp_path: Path) -> None:
+    labels = np.zeros((4, 60, 60), np.uint8)
+    for k in range(24):
+        y, x = 10 * (k // 6) + 3, 10 * (k % 6) + 1
+        labels[1:3, y : y + 6, x : x + 7] = k + 1
+    names = [f"organ {k}" for k in range(1, 25)]
+    row = SheetRow("many", names, labels.astype(float), None, labels, (5.0, 1.0, 1.0))
+    write_sheet(tmp_path / "many.png", [row], {})
+    colours = {_colour(value) for value in range(1, 25)}
+    assert len(colours) == 24
+    assert all(pixels_of(tmp_path / "many.png", colour) > 5 for colour in colours)
 
 
 def test_a_predicted_contour_is_one_line_and_the_true_one_dashes(
