@@ -312,6 +312,26 @@ def test_sites_of_another_release_say_so(settings, new_site, new_request, monkey
     assert "this site has 9.9.9" in json.loads(fault)["text"]
 
 
+@pytest.mark.parametrize("kind", ["train", "train.finish"])
+def test_a_site_that_is_upgraded_in_the_middle_of_a_run_says_so(
+    settings, new_site, new_request, monkeypatch, kind: str
+) -> None:
+    sites = {"north": new_site("north", "apple")}
+
+    def app(message: Message, context) -> Message:
+        if message.metadata.message_type == kind:
+            monkeypatch.setattr(site, "version", lambda _: "9.9.9")
+        return client_app.app(message, context)
+
+    run = new_run(settings, new_request(*sites, rounds=1, attempts=1))
+    coordinator = Coordinator(settings, run, LocalGrid(sites, app), print)  # type: ignore[arg-type]
+    if kind == "train":
+        with pytest.raises(QuorumNotReached, match="north: Failed:OtherRelease"):
+            coordinator.go()
+    else:
+        assert coordinator.go().at_sites == {}
+
+
 def test_a_plan_of_others_is_not_told(settings, new_site, new_request) -> None:
     sites = {"north": new_site("north", ("apple", "average")), "south": new_site("south", "plum")}
     told = []
