@@ -152,3 +152,16 @@ def test_each_fault_is_refused_by_name(reply: Contribution, reason: str) -> None
 
 def test_what_is_sound_is_taken() -> None:
     check(sent("a", 8.0, 6.0), HELD, Rules())  # as large as is allowed: twice the norm of (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("by_domain", "reason"), [({}, "WrongKeys"), ({"heart": 0}, "WrongWeight")]
+)
+def test_a_domain_counts_with_cases_that_a_site_says_it_has(
+    by_domain: dict[str, int], reason: str
+) -> None:
+    held = {**HELD, "heart": {"w": torch.ones(1)}}
+    updates = {"backbone": {"w": torch.ones(2)}, "heart": {"w": torch.ones(1)}}
+    with pytest.raises(Refused, match=reason):
+        check(Contribution("a", updates, 1, 1, by_domain), held, Rules())
+    check(Contribution("a", updates, 1, 1, {"heart": 1}), held, Rules())
