@@ -16,6 +16,7 @@ from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.imaging.volume import write_array
 from u2net_platform.inference.device import choose_device
+from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.versions import load_predictor
 
 
@@ -61,6 +62,24 @@ def test_a_preview_shows_the_labels_on_the_image(added, bright_data, tmp_path) -
     picture = imread(case["preview"])[..., :3]
     assert Path(case["preview"]) == tmp_path / "mask.png"
     assert (picture.max(-1) - picture.min(-1) > 0.2).any()  # contours alone have a colour
+    target.unlink()
+    again = run("predict", "--domain", "bright", "-i", image, "-o", target, "--preview")
+    assert (again.exit_code, "mask.png exists already" in again.stderr) == (5, True)
+
+
+def test_labels_that_cannot_be_drawn_are_there_with_a_warning(
+    added, bright_data, tmp_path, monkeypatch
+) -> None:
+    def fail(*_):
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(Labeller, "draw", fail)
+    image, target = bright_data / "imagesTr" / "case_0.nii.gz", tmp_path / "mask.nii.gz"
+    result = run("predict", "--domain", "bright", "-i", image, "-o", target, "--preview", "--json")
+    assert (result.exit_code, target.is_file()) == (0, True)
+    (case,) = json.loads(result.stdout)["data"]["cases"]
+    assert case["preview"] is None
+    assert any("has no preview: ValueError: no ink" in text for text in case["warnings"])
 
 
 def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, tmp_path) -> None:
@@ -167,6 +186,12 @@ def test_versions_of_other_folds_are_scored_as_one(
     dice = [one["overall"]["dice"] for one in kept]
     assert report["mean"]["overall"]["dice"] == pytest.approx((3 * dice[0] + 2 * dice[1]) / 5)
     assert (tmp_path / "a.png").is_file()
+    folder = tmp_path / "predicted"
+    folder.mkdir()
+    (folder / "case_3.nii.gz").write_bytes(b"")
+    there = run("evaluate", "bright:1", "bright:2", "--labels", folder)  # of the second version
+    assert there.exit_code == 5
+    assert len(list(folder.iterdir())) == 1
     twice = run("evaluate", "bright:1", "bright:2", "--cases", "all", "--json")
     assert twice.exit_code == 6
     assert "case_0 is a case of both bright:1 and bright:2" in json.loads(twice.stdout)["message"]
