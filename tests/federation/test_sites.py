@@ -144,6 +144,14 @@ def test_a_certificate_is_renewed_by_the_same_authority(settings, monkeypatch) -
         SuperLink(settings).renew()
 
 
+def test_no_certificate_outlives_its_authority(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(keys, "AUTHORITY_LASTS", timedelta(days=90))  # of a folder of before
+    create_authority(tmp_path, ("lab.example.org",))
+    ca = x509.load_pem_x509_certificate((tmp_path / "ca.crt").read_bytes())
+    ends = keys.certify_server(tmp_path, ("lab.example.org",))
+    assert abs(ends - ca.not_valid_after_utc) < timedelta(minutes=1)
+
+
 @pytest.mark.parametrize(("days", "status"), [(400, "ok"), (20, "warn")])
 def test_a_site_is_told_that_the_coordinator_s_certificate_ends(
     days: int, status: str, tmp_path: Path, monkeypatch
