@@ -56,8 +56,8 @@ class PatchSource:
         """`spec` says which classes are unlabelled in a case; all are labelled without it."""
         self.augmenter = augmenter
         self.batch_size = batch_size
-        # Opened once: only the pages that patches touch are ever read.
-        self._cases = [(case.image, case.labels, case.foreground) for case in cases]
+        # Opened for each patch: a process may not keep the files of thousands of cases open.
+        self._cases = cases
         self._hidden: Tensor | None = None
         if spec is not None and spec.unlabelled:
             self._hidden = torch.zeros(len(cases), spec.classes, dtype=torch.bool)
@@ -76,12 +76,12 @@ class PatchSource:
         self, rng: np.random.Generator, on_foreground: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8], int]:
         chosen = int(rng.integers(len(self._cases)))
-        image, labels, foreground = self._cases[chosen]
+        case = self._cases[chosen]
+        image, labels = case.image, case.labels
         patch = self.augmenter.patch_zyx
         centre = _random_centre(rng, labels.shape, patch)
-        if on_foreground and foreground:
-            voxels = foreground[rng.choice(sorted(foreground))]
-            centre = _within(voxels[rng.integers(len(voxels))], labels.shape, patch)
+        if on_foreground and (voxel := case.foreground_voxel(rng)) is not None:
+            centre = _within(voxel, labels.shape, patch)
         source = self.augmenter.source_zyx
         changed = self.augmenter(
             cut(image, centre, source), cut(labels, centre, source), int(rng.integers(2**32))

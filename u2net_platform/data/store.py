@@ -55,6 +55,15 @@ class PreparedCase:
         with np.load(self.directory / "foreground.npz", allow_pickle=False) as voxels:
             return {int(name): voxels[name] for name in voxels.files}
 
+    def foreground_voxel(self, rng: np.random.Generator) -> NDArray[np.int32] | None:
+        """A voxel (z y x) of a class by chance; None where the case shows none."""
+        with np.load(self.directory / "foreground.npz", allow_pickle=False) as voxels:
+            if not voxels.files:
+                return None
+            chosen = voxels[rng.choice(sorted(voxels.files, key=int))]
+        voxel: NDArray[np.int32] = chosen[rng.integers(len(chosen))]
+        return voxel
+
     @property
     def grid(self) -> Grid:
         """That of image and labels, in physical space."""

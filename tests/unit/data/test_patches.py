@@ -54,6 +54,16 @@ def source(
     return PatchSource(cases, Augmenter(Augmentation(), rates, patch), batch)
 
 
+def test_no_file_stays_open_however_many_cases_there_are(make_case: MakeCase) -> None:
+    organ = (slice(5, 7), slice(8, 12), slice(3, 9))
+    cases = [make_case(f"case{number}", (12, 20, 24), organ) for number in range(20)]
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    many = source(*cases, batch=9)
+    for seed in range(5):
+        many.batch(np.random.default_rng(seed))
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+
+
 def same(one: Batch, other: Batch) -> bool:
     return (
         one.domain == other.domain
