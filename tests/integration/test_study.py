@@ -78,6 +78,14 @@ def test_a_study_that_is_stopped_goes_on_and_trains_nothing_twice(
     assert go().modes == result.modes
     assert watcher.steps == 18
 
+    # What the plugin of the new domain says has changed: its three runs no longer count.
+    spec = settings.plugins_dir / "ct_organ" / "domain.toml"
+    spec.write_text(spec.read_text("utf-8").replace("elastic = true", "elastic = false"), "utf-8")
+    again = go()
+    assert watcher.steps == 18 + 3 * 2
+    old, new = ({v for one in each.modes for v in one.versions} for each in (result, again))
+    assert (len(old & new), len(new - old)) == (6, 3)
+
     independent, shared, universal = result.modes
     assert independent.parameters > shared.parameters > 10 * universal.parameters
     assert independent.added == pytest.approx(independent.parameters / 2, rel=0.01)

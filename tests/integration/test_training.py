@@ -204,6 +204,17 @@ def test_a_run_whose_data_has_changed_is_not_resumed(
         image.write_bytes(content[1])
 
 
+def test_a_run_whose_plugin_has_changed_is_not_resumed(settings: Settings, killed: str) -> None:
+    spec = settings.plugins_dir / "ball" / "domain.toml"
+    text = spec.read_text("utf-8")
+    spec.write_text(text.replace("elastic = true", "elastic = false"), "utf-8")
+    try:
+        with pytest.raises(IncompatibleParts, match="changed"):
+            resume(settings, killed, Silent(), ignore)
+    finally:
+        spec.write_text(text, "utf-8")
+
+
 def test_a_killed_run_that_is_resumed_reaches_the_weights_of_one_that_was_not(
     settings: Settings, whole: Finished, killed: str, catalog: Catalog
 ) -> None:

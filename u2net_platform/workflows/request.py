@@ -30,6 +30,7 @@ class Request(BaseModel):
         when the run starts.
     learned: of a domain, the cases that those weights and the backbone have learned from; found
         then too. They are tested no more.
+    plans, plugins: their digests by domain, found when the run starts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class Request(BaseModel):
     workers: int | None = Field(default=None, ge=0)
     minutes: float | None = Field(default=None, gt=0)
     plans: dict[str, str] = {}
+    plugins: dict[str, str] = {}
     mlflow_run_id: str | None = None
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """The paper's protocol on any domains: three modes and a new domain, with equal budgets.
 
 A study keeps nothing of its own. Its runs are looked up in the catalog: one that is completed is
-not made again, one that was stopped goes on. So a study is stopped and resumed by itself.
+not made again, one that was stopped goes on, and none counts whose data or plugins have changed.
+So a study is stopped and resumed by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from u2net_platform.training.trainer import Watcher
 from u2net_platform.workflows.evaluate import evaluate_test
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import Request, request_of
-from u2net_platform.workflows.train import OnPrepare, resume, start
+from u2net_platform.workflows.train import OnPrepare, is_current, resume, start
 
 Mode = Literal["independent", "shared", "universal"]
 MODES: tuple[Mode, ...] = ("independent", "shared", "universal")
@@ -169,7 +170,7 @@ def _ensured(
     on_prepare: OnPrepare,
 ) -> RunRecord:
     """The completed run of a request: found, resumed or made."""
-    alike = [run for run in catalog.runs.list() if _is_of(settings, run, request)]
+    alike = [run for run in catalog.runs.list() if _is_of(settings, run, request, on_prepare)]
     completed = [run for run in alike if run.status == "completed"]
     if completed:
         return completed[0]
@@ -179,22 +180,25 @@ def _ensured(
     return start(settings, request, watcher, on_prepare).run
 
 
-def _is_of(settings: Settings, run: RunRecord, request: Request) -> bool:
-    """Whether a run computes what is asked for."""
+def _is_of(settings: Settings, run: RunRecord, request: Request, on_prepare: OnPrepare) -> bool:
+    """Whether a run computes what is asked for, from data and plugins as they are now."""
     if run.domains != request.domains or run.fold != request.fold or run.seed != request.seed:
         return False
     found = request_of(settings, run.id)
     if found is None:
         return False
-    asides = {"device", "workers", "plans", "mlflow_run_id", "frozen", "starts", "learned"}
+    asides = {"device", "workers", "plans", "plugins", "mlflow_run_id"}
+    asides |= {"frozen", "starts", "learned"}
     same = found.model_dump(exclude=asides) == request.model_dump(exclude=asides)
-    return same and found.adapts == request.adapts
+    same = same and found.adapts == request.adapts
+    return same and is_current(settings, run, found, on_prepare)
 
 
 def _evaluated(
     settings: Settings, study: Study, version: VersionRecord, on_case: Callable[[str], None]
 ) -> VersionRecord:
-    if "test" in version.metrics:
+    found = version.metrics.get("test")
+    if found and not found["failures"]:  # what failed may have been a drive that was away
         return version
     return evaluate_test(settings, version.reference, choose_device(study.device), on_case)
 

@@ -84,6 +84,7 @@ def start(
     request = request.model_copy(
         update={
             "plans": {name: domain.plan.digest for name, domain in prepared.items()},
+            "plugins": {name: domain.plugin.digest for name, domain in prepared.items()},
             "mlflow_run_id": recorder.run_id,
         }
     )
@@ -127,8 +128,7 @@ def resume(
     request = request.model_copy(update=dict(place))
     with exclusive(directory / LOCK_FILE):
         prepared = _prepare(settings, catalog, request, on_prepare)
-        changed = [name for name, one in prepared.items() if request.plans[name] != one.plan.digest]
-        if changed or record.fingerprints != fingerprints_of(prepared):
+        if not _is_unchanged(record, request, prepared):
             raise IncompatibleParts(
                 f"the data or plugins of {run_id} have changed since it began",
                 "Put them back as they were, or start a new run.",
@@ -139,6 +139,27 @@ def resume(
             watcher.on_note,
         )
         return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, True)
+
+
+def is_current(
+    settings: Settings, record: RunRecord, request: Request, on_prepare: OnPrepare
+) -> bool:
+    """Whether a run's data and plugins are still as they were when it began.
+
+    Raises:
+        U2NetError: they cannot be prepared.
+    """
+    catalog = Catalog.open(settings.database_url)
+    return _is_unchanged(record, request, _prepare(settings, catalog, request, on_prepare))
+
+
+def _is_unchanged(
+    record: RunRecord, request: Request, prepared: Mapping[str, PreparedDomain]
+) -> bool:
+    return record.fingerprints == fingerprints_of(prepared) and all(
+        (request.plans[name], request.plugins[name]) == (one.plan.digest, one.plugin.digest)
+        for name, one in prepared.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -312,6 +333,6 @@ def _record(
 def _parameters(request: Request) -> dict[str, object]:
     recipe = request.recipe.model_dump(mode="json")
     # Names of cases, which may be patients', stay here.
-    aside = {"recipe", "plans", "mlflow_run_id", "learned"}
+    aside = {"recipe", "plans", "plugins", "mlflow_run_id", "learned"}
     rest = request.model_dump(mode="json", exclude=aside)
     return {f"recipe/{key}": value for key, value in recipe.items()} | rest
