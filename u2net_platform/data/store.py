@@ -129,7 +129,7 @@ def _parts(plugin: DomainPlugin, plan: Plan, case: Case) -> dict[str, str]:
     """Everything that a prepared case depends on."""
     return {
         "case": digest_of_case(case),
-        "plugin": plugin.digest,
+        "plugin": plugin.preparation_digest,
         "preparation": plan.preparation_digest,
         "version": str(PREPARATION_VERSION),
     }

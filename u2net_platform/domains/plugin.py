@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.domains.spec import DomainSpec, digest_of
 from u2net_platform.errors import BrokenPlugin, DomainError, IncompatibleParts
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SPEC_FILE = "domain.toml"
 HOOKS_FILE = "plugin.py"
 CARD_FILE = "README.md"
+# Keys of a spec that no case is prepared by; its plan has a digest of its own.
+UNREAD = {"description", "modality", "subject", "augmentation", "evaluation", "postprocessing"}
+UNREAD |= {"plan", "data"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,14 @@ class DomainPlugin:
 
     @property
     def digest(self) -> str:
-        """Digest of spec and code: what a prepared case and a version depend on."""
+        """Digest of spec and code: what a version depends on."""
         return hashlib.sha256(f"{self.spec.digest}{self.code_digest}".encode()).hexdigest()
+
+    @property
+    def preparation_digest(self) -> str:
+        """Digest of code, and of the spec as far as preparing a case reads it."""
+        read = {key: value for key, value in self.spec.document().items() if key not in UNREAD}
+        return hashlib.sha256(f"{digest_of(read)}{self.code_digest}".encode()).hexdigest()
 
     @classmethod
     def load(cls, directory: Path) -> DomainPlugin:

@@ -109,7 +109,7 @@ def _fingerprint(
 ) -> Fingerprint:
     """Taken once for the same files and plugin, then read."""
     digests = sorted(digest_of_case(case) for case in cases)
-    key = hashlib.sha256("".join([plugin.digest, *digests]).encode()).hexdigest()
+    key = hashlib.sha256("".join([plugin.preparation_digest, *digests]).encode()).hexdigest()
     file = root / plugin.name / f"fingerprint-{key}.json"
     try:
         return Fingerprint.model_validate_json(file.read_text("utf-8"))

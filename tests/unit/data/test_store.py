@@ -18,6 +18,7 @@ from u2net_platform.data.plan import Plan, derive_plan, take_fingerprint
 from u2net_platform.data.preprocessing import preprocess
 from u2net_platform.data.store import PreparedStore, prepare_cases
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import Augmentation, Intensity
 from u2net_platform.errors import InvalidCases, MissingFile
 
 
@@ -84,20 +85,25 @@ def test_a_case_is_prepared_once_and_again_only_if_something_changed(
     write_case,
 ) -> None:
     first = store.prepare(plugin, plan, cases[0])
+    other_words = {"description": "other words", "augmentation": Augmentation(elastic=False)}
+    told_otherwise = replace(plugin, spec=plugin.spec.model_copy(update=other_words))
     same = [
         store.prepare(plugin, plan.model_copy(update={"batch_size": 7}), cases[0]),
+        store.prepare(told_otherwise, plan, cases[0]),
         PreparedStore(store.root).prepare(plugin, plan, cases[0]),
     ]
     assert {case.directory for case in same} == {first.directory}
     assert len(prepared_times) == 1
+    sharp = plugin.spec.model_copy(update={"intensity": Intensity(clip_percentiles=(1, 99))})
     coarser = plan.model_copy(update={"spacing_zyx_mm": (3.0, 1.0, 1.0)})
     changed = [
         store.prepare(plugin, coarser, cases[0]),
         store.prepare(replace(plugin, code_digest="other"), plan, cases[0]),
+        store.prepare(replace(plugin, spec=sharp), plan, cases[0]),
         store.prepare(plugin, plan, write_case("a", label=np.full((12, 20, 24), 4))),
     ]
-    assert len({case.directory for case in changed} | {first.directory}) == 4
-    assert len(prepared_times) == 4
+    assert len({case.directory for case in changed} | {first.directory}) == 5
+    assert len(prepared_times) == 5
 
 
 def test_all_faulty_cases_are_named_and_the_good_ones_kept(
