@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PRODUCT = "u2net-platform"  # the distribution's name, which outputs carry
+
+
+# `~` is the shell's; a file of variables has it as it stands.
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 class Settings(BaseSettings):
@@ -17,10 +22,12 @@ class Settings(BaseSettings):
     Everything that the platform keeps lies below `home` unless another field says otherwise.
     """
 
-    model_config = SettingsConfigDict(env_prefix="U2NET_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="U2NET_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".u2net")
-    plugins: Path | None = None
+    home: Folder = Field(default_factory=lambda: Path.home() / ".u2net")
+    plugins: Folder | None = None
     catalog_url: str | None = None
     tracking_uri: str | None = None
 

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+
+from u2net_platform.settings import Settings
+
+
+def test_variables_that_are_empty_are_unset_and_a_tilde_is_the_users_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("HOME", "PLUGINS", "CATALOG_URL", "TRACKING_URI"):
+        monkeypatch.setenv(f"U2NET_{name}", "")
+    unset = Settings()
+    assert (unset.home, unset.plugins) == (tmp_path / ".u2net", None)
+    assert unset.database_url.startswith(f"sqlite:///{tmp_path}")
+    monkeypatch.setenv("U2NET_PLUGINS", "~/plugins")
+    assert Settings().plugins_dir == tmp_path / "plugins"
