@@ -74,16 +74,24 @@ def _as_pair(entry: object) -> object:
     return {"image": entry} if isinstance(entry, str) else entry
 
 
+def _as_text(value: object) -> object:
+    """Who has nothing to say may write null; who has several things, a list."""
+    if value is None:
+        return ""
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
 _Entry = Annotated[_Pair, BeforeValidator(_as_pair)]
+_Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 class _Description(BaseModel):
     """What is read of a dataset.json; MSD and both generations of nnU-Net write other keys."""
 
-    name: str = ""
-    description: str = ""
-    reference: str = ""
-    licence: str = Field("", validation_alias=AliasChoices("licence", "license"))
+    name: _Text = ""
+    description: _Text = ""
+    reference: _Text = ""
+    licence: _Text = Field("", validation_alias=AliasChoices("licence", "license"))
     channels: dict[int, str] = Field(
         min_length=1, validation_alias=AliasChoices("channel_names", "modality")
     )
@@ -139,7 +147,7 @@ def _open(directory: Path, complete: bool) -> Dataset:
 
 def _describe(path: Path) -> _Description:
     try:
-        return _Description.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return _Description.model_validate(json.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError as error:
         raise InvalidDataset(
             f"{path.parent} has no {path.name}",
@@ -156,14 +164,15 @@ def _labels(directory: Path, content: _Description) -> dict[int, str]:
     """Value → name, whichever of the two the file has as its key."""
     labels = {}
     for key, value in content.labels.items():
-        pair = (int(key), str(value)) if key.isdigit() else (value, key)
-        if not isinstance(pair[0], int):
+        number, name = (key, value) if key.isdecimal() else (value, key)
+        try:
+            labels[int(number)] = str(name)  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
             raise InvalidDataset(
                 f"{directory / DESCRIPTION_FILE} has label {key!r} = {value!r}; regions are not"
                 " read",
                 "Give every label one value of its own; a domain.toml can merge values.",
-            )
-        labels[pair[0]] = pair[1]
+            ) from error
     return {value: labels[value] for value in sorted(labels) if value != 0}
 
 

@@ -124,6 +124,15 @@ def test_a_broken_description_lists_its_faults(msd: Path) -> None:
     assert "labels" in caught.value.message and "training.0" in caught.value.message
 
 
+def test_what_others_write_into_a_description_is_read(msd: Path) -> None:
+    rewrite(msd, labels={"background": "0", "liver": "1"}, licence=None, reference=["One", "Two"])
+    file = msd / "dataset.json"
+    file.write_text("\ufeff" + file.read_text("utf-8"), "utf-8")  # an editor on Windows
+    dataset = open_dataset(msd)
+    assert (dataset.labels, dataset.licence) == ({1: "liver"}, "")
+    assert dataset.reference == "One, Two"
+
+
 def test_regions_are_refused(nnunet: Path) -> None:
     rewrite(nnunet, labels={"background": 0, "whole": [1, 2]})
     with pytest.raises(InvalidDataset, match="regions"):
