@@ -118,6 +118,10 @@ class UnmatchedPattern(DataError):
     """A pattern of case ids in the spec is that of no case."""
 
 
+class MirroredSides(DataError):
+    """Training mirrors left to right what a domain tells apart."""
+
+
 class NamedCase(DataError):
     """The spec, which travels, names a case."""
 

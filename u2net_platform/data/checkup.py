@@ -18,10 +18,12 @@ from u2net_platform.data.dataset import Case, Dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.data.workers import Fault, attempt_each_case
 from u2net_platform.domains.plugin import DomainPlugin
+from u2net_platform.domains.spec import mirrored_pair
 from u2net_platform.errors import (
     ContradictoryPlace,
     DataError,
     DuplicateCase,
+    MirroredSides,
     MissingClass,
     NamedCase,
     SkewedAxes,
@@ -172,6 +174,13 @@ def _of_the_whole(plugin: DomainPlugin, dataset: Dataset) -> Iterator[Finding]:
         fault: DataError = WrongModality(
             f"{dataset.directory} says that it is {theirs}, and {plugin.name} is {ours}",
             "Give the data of this domain, or correct the modality in domain.toml.",
+        )
+        yield Finding(None, "warning", fault)
+    pair = mirrored_pair(plugin.spec.class_names)
+    if pair and "x" in plugin.spec.augmentation.mirror_axes:
+        fault = MirroredSides(
+            f"{plugin.name} mirrors left to right in training, and tells {' from '.join(pair)}",
+            "Leave x out of augmentation.mirror_axes in domain.toml.",
         )
         yield Finding(None, "warning", fault)
     ids = [case.id for case in (*dataset.training, *dataset.test)]

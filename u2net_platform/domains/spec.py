@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -42,6 +43,8 @@ Kernel = Literal[1, 3]
 Kernels = tuple[Kernel, Kernel, Kernel]
 Value = Annotated[int, Field(gt=0, le=255)]  # of a label file
 
+SIDES = {"left": "right", "l": "r", "lt": "rt"}
+LEFT = re.compile(r"left|(?<![a-z])lt?(?![a-z])")
 IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 
 
@@ -275,7 +278,7 @@ class DomainSpec(Declared):
             InvalidSpec: it breaks the schema; all faults are listed at once.
         """
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except FileNotFoundError as error:
             raise MissingFile(
                 f"{path} does not exist", "Write one: u2net domain new --help"
@@ -312,6 +315,17 @@ def list_faults(error: ValidationError) -> str:
         f"  {'.'.join(map(str, fault['loc'])) or '(whole)'}: {fault['msg']}"
         for fault in error.errors()
     )
+
+
+def mirrored_pair(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of these names, in lower case, that differ in the side of the body alone, if there are:
+    `left kidney` and `right kidney`, `Lung_L` and `Lung_R`."""
+    known = {name.lower() for name in names}
+    for name in sorted(known):
+        other = LEFT.sub(lambda side: SIDES[side[0]], name)
+        if other != name and other in known:
+            return name, other
+    return None
 
 
 def digest_of(document: dict[str, Any]) -> str:

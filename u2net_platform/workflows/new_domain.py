@@ -7,7 +7,7 @@ from typing import Any
 
 from u2net_platform.data.dataset import Dataset
 from u2net_platform.domains.plugin import CARD_FILE, SPEC_FILE
-from u2net_platform.domains.spec import DomainSpec
+from u2net_platform.domains.spec import DomainSpec, mirrored_pair
 from u2net_platform.domains.toml import to_toml
 from u2net_platform.errors import NotWritable
 from u2net_platform.files import atomic_directory
@@ -57,15 +57,10 @@ def _spec_of(name: str, dataset: Dataset) -> DomainSpec:
             "citation": dataset.reference,
         },
     }
-    if _tells_sides_apart(dataset):
+    if mirrored_pair(dataset.labels.values()):
         # A mirrored left kidney would be taught as a left kidney, but looks like a right one.
         content["augmentation"] = {"mirror_axes": []}
     return DomainSpec.parse(content, f"the plugin {name!r} for {dataset.directory}")
-
-
-def _tells_sides_apart(dataset: Dataset) -> bool:
-    names = {label.lower() for label in dataset.labels.values()}
-    return any("left" in name and name.replace("left", "right") in names for name in names)
 
 
 def _data_card(spec: DomainSpec, dataset: Dataset) -> str:

@@ -31,6 +31,21 @@ def test_a_subject_that_no_case_tells_is_told(tmp_path: Path) -> None:
     assert "in no case" in none and "one patient in all cases" in one
 
 
+def test_sides_that_are_told_apart_and_mirrored_are_told(tmp_path: Path) -> None:
+    dataset = open_dataset(write_phantom("ball", tmp_path, cases=2, seed=0))
+    plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
+    labels = [{"name": "Lung_L", "values": [1]}, {"name": "Lung_R", "values": [2]}]
+
+    def told(**changes: object) -> list[str]:
+        spec = plugin.spec.model_validate(plugin.spec.document() | {"labels": labels} | changes)
+        found = check_dataset(replace(plugin, spec=spec), dataset, lambda _: None)
+        return [one.fault.message for one in found if one.fault.error_code == "MirroredSides"]
+
+    (one,) = told()
+    assert "lung_l from lung_r" in one
+    assert told(augmentation={"mirror_axes": ["z"]}) == []
+
+
 def test_cases_in_which_nothing_is_drawn_are_neither_alike_nor_faults_where_allowed(
     tmp_path: Path,
 ) -> None:

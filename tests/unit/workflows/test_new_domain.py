@@ -26,10 +26,17 @@ def test_a_domain_that_tells_left_from_right_is_not_mirrored(
 ) -> None:
     dataset = open_dataset(msd_folder)
     sided = write_plugin("ears", dataset, tmp_path)
+    # As radiotherapy names them, TG-263.
+    short = dataclasses.replace(dataset, labels={1: "Parotid_L", 2: "Parotid_R", 3: "Cord"})
+    short_sided = write_plugin("parotids", short, tmp_path)
+    levels = dataclasses.replace(dataset, labels={1: "vertebra L1", 2: "lung"})
+    without = write_plugin("levels", levels, tmp_path)
     one_sided = dataclasses.replace(dataset, labels={1: "left atrium"})
     other = write_plugin("atrium", one_sided, tmp_path)
-    assert DomainPlugin.load(sided).spec.augmentation.mirror_axes == ()
-    assert DomainPlugin.load(other).spec.augmentation.mirror_axes == ("x",)
+    for plugin in (sided, short_sided):
+        assert DomainPlugin.load(plugin).spec.augmentation.mirror_axes == ()
+    for plugin in (other, without):
+        assert DomainPlugin.load(plugin).spec.augmentation.mirror_axes == ("x",)
 
 
 def test_intensities_of_mr_are_taken_image_by_image(msd_folder: Path, tmp_path: Path) -> None:
