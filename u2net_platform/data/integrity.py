@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 
 import numpy as np
@@ -136,8 +138,11 @@ def _check_hidden(spec: DomainSpec, labels: LabelVolume, case: Case) -> None:
 def _cleaned(plugin: DomainPlugin, image: ImageVolume) -> ImageVolume:
     if plugin.clean_image is None:
         return image
+    raw = image.array.view()
+    raw.flags.writeable = False  # other domains may be given the same image
     try:
-        array = np.asarray(plugin.clean_image(image.array, image.grid.spacing_zyx_mm), np.float32)
+        with redirect_stdout(sys.stderr):
+            array = np.asarray(plugin.clean_image(raw, image.grid.spacing_zyx_mm), np.float32)
     except Exception as error:  # a plugin's own code may raise anything
         raise BrokenPlugin(
             f"clean_image of {plugin.name} fails: {type(error).__name__}: {error}",

@@ -69,6 +69,8 @@ def find_plugin(name: str, settings: Settings, extra: Path | None = None) -> Fou
     """
     everything = discover(settings, [extra] if extra else ())
     claims = [one for one in everything if one.name == name]
+    # A broken one that was named is not replaced by another without a word.
+    claims = [one for one in claims if one.source == "path"] or claims
     for claim in claims:
         if claim.plugin is not None:
             return claim

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -34,8 +35,8 @@ UNREAD |= {"plan", "data"}
 class DomainPlugin:
     """A domain's spec, and the steps that its `plugin.py` puts in place of the platform's own.
 
-    clean_image: raw intensities (c z y x, float32) and spacing in mm to raw intensities of the
-        same shape, before anything else happens to them.
+    clean_image: raw intensities (c z y x, float32, read-only) and spacing in mm to raw intensities
+        of the same shape, before anything else happens to them.
     postprocess: predicted classes (z y x, uint8) and spacing in mm to classes of the same shape.
 
     Both see volumes that are turned: z ascends to the head, y to the back, x to the left.
@@ -79,7 +80,7 @@ class DomainPlugin:
             directory,
             clean_image=_hook(module, "clean_image"),
             postprocess=_hook(module, "postprocess"),
-            code_digest=hashlib.sha256(code.read_bytes()).hexdigest(),
+            code_digest=_digest_of_code(directory),
         )
 
 
@@ -105,6 +106,12 @@ def with_hooks(
     return found
 
 
+def _digest_of_code(directory: Path) -> str:
+    """Of all modules of the folder, as hooks of a package import others."""
+    modules = sorted(directory.glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
+
+
 def _hook(module: ModuleType, name: str) -> Any:
     hook = getattr(module, name, None)
     if hook is None or callable(hook):
@@ -121,7 +128,8 @@ def _import(code: Path, name: str) -> ModuleType:
     # pickled whole, and so reaches other processes.
     sys.modules[module_spec.name] = module
     try:
-        module_spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # stdout is for a command's data
+            module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a plugin's own code may raise anything
         raise BrokenPlugin(
             f"{code} fails on import: {type(error).__name__}: {error}", "Correct the plugin's code."

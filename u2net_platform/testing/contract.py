@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 
+import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +35,8 @@ def check_plugin(directory: Path) -> None:
     """Check that the plugin in `directory` can be used by every part of the platform.
 
     It loads without a network, with the same digest each time; its spec survives a round trip
-    through JSON and TOML; its data card names the licence; its hooks keep shape and type and leave
-    their input alone.
+    through JSON and TOML; its data card names the licence; its hooks keep shape and type, leave
+    their input alone, and can be sent to the processes that prepare cases.
 
     Raises:
         AssertionError: the contract is broken; the message says where.
@@ -45,6 +46,7 @@ def check_plugin(directory: Path) -> None:
         plugin = DomainPlugin.load(directory)
         assert DomainPlugin.load(directory).digest == plugin.digest, "digest differs between loads"
         _check_hooks(plugin)
+        _check_travel(plugin)
     _check_round_trips(plugin.spec)
     _check_data_card(plugin)
 
@@ -77,6 +79,15 @@ def _check_hooks(plugin: DomainPlugin) -> None:
     if plugin.postprocess is not None:
         classes = _check_hook("postprocess", plugin.postprocess, labels)
         assert classes.max() < plugin.spec.classes, "postprocess makes a class that is not declared"
+
+
+def _check_travel(plugin: DomainPlugin) -> None:
+    try:
+        cloudpickle.loads(cloudpickle.dumps(plugin))
+    except Exception as error:  # what cannot be pickled raises what it likes
+        raise AssertionError(
+            f"plugin.py holds what no other process can be given: {error}"
+        ) from error
 
 
 def _check_hook(name: str, hook: Callable[..., Any], volume: NDArray[Any]) -> NDArray[Any]:

@@ -123,7 +123,14 @@ def test_the_plugin_cleans_images_before_they_are_checked(plugin: DomainPlugin, 
     assert spacings == [(3.0, 1.0, 1.0)]
 
 
-@pytest.mark.parametrize("clean", [lambda image, _: image[:, 1:], lambda image, _: image / None])
+@pytest.mark.parametrize(
+    "clean",
+    [
+        lambda image, _: image[:, 1:],
+        lambda image, _: image / None,
+        lambda image, _: image.fill(0),  # the next domain may be given the same image
+    ],
+)
 def test_a_hook_that_fails_is_the_plugin_s_fault(plugin: DomainPlugin, write_case, clean) -> None:
     with pytest.raises(BrokenPlugin, match="clean_image of made-up"):
         load_case(replace(plugin, clean_image=clean), write_case())

@@ -119,6 +119,14 @@ def test_a_broken_plugin_does_not_take_the_name_of_a_working_one(
     assert find_plugin("heart", settings).source == "bundled"
 
 
+def test_a_broken_plugin_that_is_given_by_path_is_not_replaced_by_another(
+    settings: Settings, tmp_path: Path, new_plugin: NewPlugin
+) -> None:
+    mine = new_plugin(tmp_path / "mine", "heart", "import no_such_module_here")
+    with pytest.raises(BrokenPlugin, match="no_such_module_here"):
+        find_plugin("heart", settings, mine)
+
+
 def test_a_folder_must_have_its_domains_name_unless_given_by_path(
     settings: Settings, new_plugin: NewPlugin
 ) -> None:

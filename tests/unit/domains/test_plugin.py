@@ -38,5 +38,14 @@ def test_the_digest_follows_spec_and_code(tmp_path: Path, new_plugin: NewPlugin)
     spec = directory / "domain.toml"
     spec.write_text(spec.read_text().replace("made-up", "real"))
     digests.append(DomainPlugin.load(directory).digest)
-    assert len(set(digests)) == 3
+    (directory / "helper.py").write_text("FACTOR = 2\n")  # which plugin.py may import
+    digests.append(DomainPlugin.load(directory).digest)
+    assert len(set(digests)) == 4
     assert DomainPlugin.load(directory).digest == digests[-1]
+
+
+def test_what_a_plugin_prints_is_no_data_of_a_command(
+    tmp_path: Path, new_plugin: NewPlugin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DomainPlugin.load(new_plugin(tmp_path, "kidney", "print('hello')\n" + NEGATE))
+    assert capsys.readouterr() == ("", "hello\n")

@@ -33,6 +33,7 @@ def test_a_plugin_with_well_behaved_hooks_keeps_it(tmp_path: Path, new_plugin: N
         (f"{CLEAN}image[:] = 0\n    return image", "changes its input"),
         (f"{CLEAN}return None", "NoneType"),
         (f"{POST}return labels + labels.dtype.type(1)", "not declared"),
+        (f"import threading\nl = threading.Lock()\n{CLEAN}with l: return image * 2", "process"),
         (f"import socket\n{POST}socket.create_connection(('localhost', 9))", "network"),
     ],
 )
