@@ -616,10 +616,12 @@ def test_a_run_that_another_process_works_on_is_busy_and_stops_when_told(site) -
     no_leftovers(site.home)
 
 
-def test_sigterm_ends_any_command_as_ctrl_c_does() -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_signals_end_any_command_as_ctrl_c_does(name: str) -> None:
     code = (
         "import os, signal; from u2net_platform.workflows import doctor;"
-        "doctor.examine = lambda _: os.kill(os.getpid(), signal.SIGTERM);"
+        f"signal.signal(signal.{name}, signal.SIG_DFL);"  # nohup has one ignored
+        f"doctor.examine = lambda _: os.kill(os.getpid(), signal.{name});"
         "from u2net_platform.cli import main; main()"
     )
     ended = python(code, "doctor")

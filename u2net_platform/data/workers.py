@@ -82,9 +82,9 @@ def attempt_each_case(
 
 
 def belong_to_parent() -> None:
-    """In a worker: leave Ctrl-C, which reaches a whole process group, to the parent, and end when
-    that is killed. A worker that outlived its run would keep its memory, and the run's lock."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """In a worker: leave what reaches a whole process group, as Ctrl-C does, to the parent, and end
+    when that is killed. One that outlived its run would keep its memory, and the run's lock."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:

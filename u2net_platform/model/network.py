@@ -165,23 +165,18 @@ class UniversalUNet(nn.Module):
                 "Use the backbone and the architecture that the domain was trained on.",
             ) from error
 
-    def start_from(self, name: str, tensors: Mapping[str, Tensor], heads: bool) -> int:
+    def start_from(self, name: str, tensors: Mapping[str, Tensor], heads: bool) -> list[str]:
         """Let a domain begin with another one's weights, where names and shapes agree.
 
         heads: also the output layers, which belong to the same classes only if it is the same
-            domain. Returns how many tensors were taken.
+            domain. Returns the names of those that were wanted and did not fit.
         """
         part = self.domains[name]
         own = part.state_dict()
-        taken = {
-            key: tensor
-            for key, tensor in tensors.items()
-            if key in own
-            and own[key].shape == tensor.shape
-            and (heads or not key.startswith("heads."))
-        }
-        part.load_state_dict({**own, **taken})
-        return len(taken)
+        wanted = [key for key in own if heads or not key.startswith("heads.")]
+        fitting = [key for key in wanted if key in tensors and own[key].shape == tensors[key].shape]
+        part.load_state_dict({**own, **{key: tensors[key] for key in fitting}})
+        return [key for key in wanted if key not in fitting]
 
     def owner_state(self, owner: str) -> dict[str, Tensor]:
         """The weights of `backbone` or of a domain."""

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.patches import Batch, PatchSource, PatchStream, batches_ahead
 from u2net_platform.data.store import PreparedCase, TrainingDomain
-from u2net_platform.errors import Diverged, Interrupted
+from u2net_platform.errors import Diverged, IncompatibleParts, Interrupted, TooLarge
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import keep_freed_memory
@@ -39,6 +35,7 @@ from u2net_platform.training.checkpoint import (
     with_prefix,
     without_prefix,
 )
+from u2net_platform.training.interruption import signals_noted
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.schedule import schedule_of
 
@@ -123,6 +120,7 @@ class Trainer:
         self._workers = workers_for(options.device) if options.workers is None else options.workers
         self._anchor: list[Tensor] = []
         self._clock = _Clock()
+        self._notes: list[str] = []
         self._budget: TimeBudget | None = None
         self._validations: int | None = VALIDATIONS
         if options.minutes is not None:
@@ -140,8 +138,19 @@ class Trainer:
 
         Raises:
             NothingToResume, DigestMismatch: there is none that can be read.
+            IncompatibleParts: it is of a release whose checkpoints are others.
         """
         tensors, state = load_checkpoint(self._file)
+        try:
+            self._restore(tensors, state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise IncompatibleParts(
+                f"{self._file} is of another release: {str(error).splitlines()[0]}",
+                "Resume it with the release that it was begun with, or start the run anew.",
+            ) from error
+        self._notes = _differences(state.get("place", {}), self._place())
+
+    def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(without_prefix("network", tensors))
         memory = without_prefix("optimiser", tensors)
         restore_optimiser(self._optimiser, self._parameters, memory)
@@ -177,19 +186,20 @@ class Trainer:
         """Train to the end, or until a cycle.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written.
+            TooLarge: the GPU has no room for a batch.
             Diverged: the loss is not finite; the last checkpoint is from before.
             DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
         """
         keep_freed_memory(of_any_size=True)
         self._anchor = self._backbone() if self.options.proximal else []
-        for note in self._acceleration.notes:
+        for note in (*self._acceleration.notes, *self._notes):
             watcher.on_note(note)
         began = self.step
         stream = PatchStream(self._sources(), self.options.seed, self._weights())
         batches = stream.from_step(self.step, self._workers)
         try:
-            with _signals() as stopped:
+            with signals_noted() as stopped:
                 while self.cycle != until and (rate := self._rate()) is not None:
                     self._one_step(next(batches), rate, watcher)
                     if self.step % len(self.domains) == 0:
@@ -221,9 +231,15 @@ class Trainer:
             "curves": self.curves,
             "losses": self._clock.losses,
             "validations": self._validations,
+            "place": self._place(),
         }
         save_checkpoint(self._file, tensors, state)
         self._clock.saved_at = time.monotonic()
+
+    def _place(self) -> dict[str, object]:
+        """What the last bits of the weights depend on besides."""
+        threads, device = torch.get_num_threads(), self.options.device.type
+        return {"torch": torch.__version__, "threads": threads, "device": device}
 
     @property
     def cycle(self) -> int:
@@ -255,7 +271,14 @@ class Trainer:
 
     def _one_step(self, batch: Batch, rate: float, watcher: Watcher) -> None:
         started = time.monotonic()
-        loss = self._optimise(batch, rate)
+        try:
+            loss = self._optimise(batch, rate)
+        except torch.OutOfMemoryError as error:
+            raise TooLarge(
+                f"{self.options.device} has no room for a batch of {batch.domain},"
+                f" {tuple(batch.images.shape)}",
+                "Give fewer --batch-voxels, or end other programs there.",
+            ) from error
         if not math.isfinite(loss):
             raise Diverged(
                 f"The loss of {batch.domain} is {loss} at step {self.step}",
@@ -360,6 +383,13 @@ class Trainer:
         return list(dice.values())
 
 
+def _differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """A note, where a run goes on elsewhere than it was stopped."""
+    changed = [f"{key} {old}, now {now[key]}" for key, old in before.items() if old != now[key]]
+    told = f"Stopped with {'; '.join(changed)}: its weights will not be those, to the last digit,"
+    return [f"{told} of a run that was not stopped."] if changed else []
+
+
 @dataclass
 class _Clock:
     """Times of this process, and the losses since the last point of a curve."""
@@ -369,30 +399,6 @@ class _Clock:
 
     def since_checkpoint(self) -> float:
         return time.monotonic() - self.saved_at
-
-
-@dataclass
-class _Stopped:
-    name: str = ""
-
-
-@contextmanager
-def _signals() -> Iterator[_Stopped]:
-    """Note SIGINT and SIGTERM instead of dying in the middle of a step."""
-    stopped = _Stopped()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread is told of signals
-        return
-
-    def note(number: int, _: FrameType | None) -> None:
-        stopped.name = signal.Signals(number).name
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter], device: torch.device) -> Optimizer:

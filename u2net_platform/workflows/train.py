@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import torch
+
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.data.plan import Plan
+from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL, Plan
 from u2net_platform.data.splits import split_cases, splitter
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import Conflict, IncompatibleParts, Interrupted, NothingToResume
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
+from u2net_platform.memory import free_bytes
 from u2net_platform.model.network import UniversalUNet, build_network
 from u2net_platform.model.partition import BACKBONE
 from u2net_platform.model.topology import Architecture, Topology
@@ -71,6 +75,8 @@ def start(
     if base is not None and request.adapts and request.warm_start == "auto":
         request = with_nearest(catalog, request, base, prepared)
     for name, one in prepared.items():
+        if note := _memory_note(name, one.plan, architecture_of(request), device):
+            watcher.on_note(note)
         fold = split_cases(one.split.cases, request.fold, one.plugin.spec.subject_of)
         if moved := len(fold.test) - len(one.split.test):
             watcher.on_note(
@@ -141,6 +147,20 @@ def resume(
         return _Run(settings, catalog, run_id, request, prepared, recorder).go(watcher, True)
 
 
+def _memory_note(
+    name: str, plan: Plan, architecture: Architecture, device: torch.device
+) -> str | None:
+    """What to know where a step may take more main memory than there is."""
+    patch_zyx = architecture.common_patch_zyx or plan.patch_zyx
+    need, free = plan.batch_size * prod(patch_zyx) * TRAINING_BYTES_PER_VOXEL, free_bytes()
+    if device.type != "cpu" or need <= free:
+        return None
+    return (
+        f"{name}: a step takes about {need / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB"
+        " are free. Should the system end it, give fewer --batch-voxels."
+    )
+
+
 def is_current(
     settings: Settings, record: RunRecord, request: Request, on_prepare: OnPrepare
 ) -> bool:
@@ -178,7 +198,7 @@ class _Run:
     def go(self, watcher: Watcher, resuming: bool) -> Finished:
         step = self.catalog.runs.get(self.run_id).step
         try:
-            trainer = self._trainer()
+            trainer = self._trainer(watcher)
             if resuming:
                 self._take_up(trainer)
             self.catalog.runs.update(self.run_id, "running", trainer.step)
@@ -212,7 +232,7 @@ class _Run:
             # Killed before its first checkpoint: its beginning is its checkpoint.
             return
 
-    def _trainer(self) -> Trainer:
+    def _trainer(self, watcher: Watcher) -> Trainer:
         request = self.request
         owners = set(request.domains) | (set() if request.adapts else {BACKBONE})
         options = Options(
@@ -222,9 +242,10 @@ class _Run:
             owners=frozenset(owners),
             minutes=request.minutes,
         )
-        return Trainer(self._network(), self.prepared, request.recipe, options, self.directory)
+        network = self._network(watcher)
+        return Trainer(network, self.prepared, request.recipe, options, self.directory)
 
-    def _network(self) -> UniversalUNet:
+    def _network(self, watcher: Watcher) -> UniversalUNet:
         base = self._base()
         architecture = (
             Architecture.model_validate(base.backbone_architecture)
@@ -241,7 +262,9 @@ class _Run:
             network.load_owner(BACKBONE, store.get(base.backbone_digest))
         for name, reference in self.request.starts.items():
             version = self.catalog.find(reference)
-            network.start_from(name, store.get(version.domain_digest), heads=version.domain == name)
+            tensors = store.get(version.domain_digest)
+            if anew := network.start_from(name, tensors, heads=version.domain == name):
+                watcher.on_note(f"{name} begins anew where {reference} differs: {', '.join(anew)}")
         return network
 
     def _base(self) -> VersionRecord | None:

@@ -93,7 +93,7 @@ def test_a_signal_to_the_workers_does_not_end_them(case: PreparedCase) -> None:
     stream = PatchStream({"a": source(case)}, seed=0)
     batches = stream.from_step(0, workers=1)
     next(batches)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         for worker in active_children():
             os.kill(worker.pid, number)
     later = list(islice(batches, 12))  # more than are made ahead

@@ -273,3 +273,17 @@ def test_weights_that_were_stored_come_back_for_their_owner_alone(shallow: Topol
         second.load_owner(owner, first.owner_state(owner))
         assert tensors_digest(second.owner_state(owner)) == tensors_digest(first.owner_state(owner))
     assert tensors_digest(second.owner_state("b")) == before
+
+
+def test_what_does_not_fit_when_a_domain_begins_with_another_s_weights_is_named(
+    isotropic: Topology,
+) -> None:
+    before = build_network(COMPACT, {"heart": isotropic})
+    tensors = before.owner_state("heart")
+    more = isotropic.model_copy(update={"classes": isotropic.classes + 1})
+    network = build_network(COMPACT, {"heart": more}, seed=1)
+    anew = network.start_from("heart", tensors, heads=True)
+    assert anew and all(name.startswith("heads.") for name in anew)
+    assert network.start_from("heart", tensors, heads=False) == []
+    own = network.owner_state("heart")
+    assert all(torch.equal(own[name], tensors[name]) == (name not in anew) for name in own)

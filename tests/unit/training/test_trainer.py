@@ -14,11 +14,18 @@ import pytest
 import torch
 
 from u2net_platform.data.store import TrainingDomain
-from u2net_platform.errors import Diverged, Interrupted, NothingToResume
+from u2net_platform.errors import (
+    Diverged,
+    IncompatibleParts,
+    Interrupted,
+    NothingToResume,
+    TooLarge,
+)
 from u2net_platform.model.partition import tensors_digest
 from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training import budget
 from u2net_platform.training import trainer as module
+from u2net_platform.training.checkpoint import load_checkpoint, save_checkpoint
 from u2net_platform.training.trainer import Step, Trainer
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert found[0] != found[2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("steps", [3, 4])  # in the middle of a cycle, and at its end
 def test_a_run_that_was_stopped_reaches_the_weights_of_one_that_was_not(
     number: signal.Signals,
@@ -150,6 +157,56 @@ def test_signals_are_handled_as_before_when_a_run_has_ended(
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     make_trainer(cycles=1).run(spectator(), NullRecorder())
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_signal_that_is_ignored_as_by_nohup_stops_no_run(
+    make_trainer: MakeTrainer, spectator: Any
+) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    seen = spectator(after_step=lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    make_trainer(cycles=1).run(seen, NullRecorder())
+    assert len(seen.steps) == 2
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(make_trainer: MakeTrainer, spectator: Any) -> None:
+    make_trainer(cycles=2).run(spectator(), NullRecorder(), until=1)
+    here, seen = make_trainer(cycles=2), spectator()
+    here.resume()
+    here.run(seen, NullRecorder(), until=1)
+    assert seen.notes == []
+    torch.set_num_threads(2)
+    there = make_trainer(cycles=2)
+    there.resume()
+    there.run(seen, NullRecorder())
+    (note,) = seen.notes
+    assert "threads 1, now 2" in note
+
+
+def test_a_checkpoint_of_another_release_is_refused(
+    make_trainer: MakeTrainer, spectator: Any
+) -> None:
+    trainer = make_trainer(cycles=1)
+    trainer.run(spectator(), NullRecorder())
+    file = trainer._file
+    tensors, state = load_checkpoint(file)
+    for damage in ({**tensors, "network/new": torch.zeros(1)}, tensors):
+        lacking = state if damage is not tensors else {"step": 1}
+        save_checkpoint(file, damage, lacking)
+        with pytest.raises(IncompatibleParts, match="another release"):
+            make_trainer(cycles=1).resume()
+
+
+def test_a_batch_for_which_the_gpu_has_no_room_is_told_with_the_remedy(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer = make_trainer()
+    monkeypatch.setattr(trainer.network, "forward", full)
+    with pytest.raises(TooLarge) as caught:
+        trainer.run(spectator(), NullRecorder())
+    assert "--batch-voxels" in caught.value.hint
 
 
 def test_without_a_checkpoint_there_is_nothing_to_resume(make_trainer: MakeTrainer) -> None:

@@ -1,0 +1,40 @@
+"""Signals that stop a run, noted instead of dying in the middle of a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+# SIGHUP: the terminal is gone, as when a connection breaks.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class Stopped:
+    """By which signal, "" for none."""
+
+    name: str = ""
+
+
+@contextmanager
+def signals_noted() -> Iterator[Stopped]:
+    """Note a signal that would end the process; what is ignored, as by nohup, stays so."""
+    stopped = Stopped()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread is told of signals
+        return
+
+    def note(number: int, _: FrameType | None) -> None:
+        stopped.name = signal.Signals(number).name
+
+    heard = [one for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
