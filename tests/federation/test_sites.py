@@ -335,6 +335,8 @@ def test_a_run_that_ended_before_its_first_round_waits_no_more(settings) -> None
         (["federation", "run", "--sites", "x"], "--sites"),
         (["train", "--resume", "x", "--minutes", "3", "--fold", "all"], "--minutes, --fold"),
         (["train", "a", "--from", "a:1", "--architecture", "paper"], "--architecture"),
+        (["train", "a", "--minutes", "3", "--cycles", "5"], "--cycles"),
+        (["adapt", "a", "--from", "a:1", "--minutes", "3", "--cycles", "5"], "--cycles"),
     ],
 )
 def test_an_option_without_effect_is_refused(settings, command: list[str], option: str) -> None:

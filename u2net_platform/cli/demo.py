@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from u2net_platform.cli.output import Json, emit
+from u2net_platform.cli.run_options import finite
+from u2net_platform.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -24,7 +26,8 @@ def demo(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")] = Path("demo"),
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="For training; 3, or 20 with --data.")
+        float | None,
+        typer.Option(min=0.1, callback=finite, help="For training; 3, or 20 with --data."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Decides volumes, weights and batches.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
@@ -44,8 +47,12 @@ def demo(
 
     chosen = minutes or MINUTES[data is None]
     options = DemoOptions(output.resolve(), data, chosen, seed, device)
-    with training_display() as display:
-        result = run_demo(options, display)
+    try:
+        with training_display() as display:
+            result = run_demo(options, display)
+    except Interrupted as stopped:
+        stopped.hint = f"A demo does not go on: remove {options.directory}, and start anew."
+        raise
     emit(result, _render)
 
 

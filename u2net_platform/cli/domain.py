@@ -114,13 +114,12 @@ def new(
       u2net domain new abdomen --from-dataset Dataset218_AMOS --path my-plugins
     """
     from u2net_platform.data.dataset import open_dataset
-    from u2net_platform.domains.discovery import discover
-    from u2net_platform.settings import Settings
+    from u2net_platform.workflows.add_domain import overview
     from u2net_platform.workflows.new_domain import write_plugin
 
-    settings = Settings()
-    for found in discover(settings):
-        if found.name == name:
+    settings, catalog = open_home()
+    for found in overview(settings, catalog):
+        if found.name == name and found.directory:
             raise DuplicateDomain(
                 f"there is a domain {name!r} already, in {found.directory}", "Choose another name."
             )

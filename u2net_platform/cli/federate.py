@@ -17,6 +17,7 @@ from u2net_platform.cli.run_options import (
     BatchVoxels,
     Fold,
     RecipeName,
+    finite,
     given,
     refuse,
 )
@@ -72,25 +73,34 @@ def run(
     weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.steps,
     cap: Annotated[int, typer.Option(min=1, help="A site counts with no more than this.")] = 1000,
     momentum: Annotated[
-        float, typer.Option(min=0, max=0.999, help="Of the server; 0 is none.")
+        float, typer.Option(min=0, max=0.999, callback=finite, help="Of the server; 0 is none.")
     ] = 0.0,
     server_rate: Annotated[
         float | None,
         typer.Option(
             min=0.001,
             max=100,
+            callback=finite,
             help="Times the mean; 1 is FedAvg. By default 1 if all hold the same domains, to 3.",
         ),
     ] = None,
     proximal: Annotated[
-        float, typer.Option(min=0, help="FedProx's mu: pulls sites towards the backbone.")
+        float,
+        typer.Option(
+            min=0, callback=finite, help="FedProx's mu: pulls sites towards the backbone."
+        ),
     ] = 0.0,
     largest_update: Annotated[
-        float, typer.Option(min=0.001, help="Norm of an update over that of the weights.")
+        float,
+        typer.Option(
+            min=0.001, callback=finite, help="Norm of an update over that of the weights."
+        ),
     ] = 2.0,
-    round_minutes: Annotated[float, typer.Option(min=0.01, help="A site's time for a round.")] = 60,
+    round_minutes: Annotated[
+        float, typer.Option(min=0.01, callback=finite, help="A site's time for a round.")
+    ] = 60,
     wait_minutes: Annotated[
-        float, typer.Option(min=0, help="For sites that are away, before a round.")
+        float, typer.Option(min=0, callback=finite, help="For sites that are away, before a round.")
     ] = 5,
     _json: Json = False,
 ) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from u2net_platform.cli.home import open_catalog, open_home
 from u2net_platform.cli.output import (
-    Commands,
     Csv,
     Json,
     Limit,
@@ -52,7 +51,7 @@ VERSIONS: dict[str, Callable[[VersionRecord], object]] = {
     "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
 }
 
-app = typer.Typer(cls=Commands, help="Published versions.", no_args_is_help=True)
+app = typer.Typer(help="Published versions.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -183,13 +182,13 @@ def parameters(
       u2net model parameters
       u2net model parameters heart liver hippocampus prostate pancreas --json
     """
-    from u2net_platform.domains.discovery import discover, find_plugin
-    from u2net_platform.settings import Settings
+    from u2net_platform.domains.discovery import discover
+    from u2net_platform.workflows.add_domain import find_added
     from u2net_platform.workflows.parameters import network_sizes
 
-    settings = Settings()
+    settings, catalog = open_home()
     names = domains or [one.name for one in discover(settings) if one.source == "bundled"]
-    specs = [find_plugin(name, settings).working.spec for name in names]
+    specs = [find_added(name, settings, catalog).working.spec for name in names]
     emit({"domains": names, "networks": network_sizes(specs)}, _sizes)
 
 
@@ -226,15 +225,6 @@ def _sizes(data: dict[str, Any]) -> Table:
         counts = (one.shared_convolutions, one.a_domains_convolutions, one.as_the_paper_counts)
         shown = [f"{count:,}" for count in counts]
         table.add_row(one.name, *shown, one.paper_says, f"{one.everything:,}")
-    return table
-
-
-def version_table(versions: Sequence[VersionRecord]) -> Table:
-    from rich.table import Table
-
-    table = Table(*VERSIONS)
-    for one in versions:
-        table.add_row(*(str(show(one)) for show in VERSIONS.values()))
     return table
 
 

@@ -78,7 +78,9 @@ def emit(
     if _json_wanted():
         _write_envelope({"data": data}, failure)
     else:
-        console(stderr=False).print(render(data))
+        shown = render(data)
+        # A text is a text, as a spec or a path; tables alone are fitted to the window.
+        console(stderr=False).print(shown, soft_wrap=isinstance(shown, str))
     if failure is not None:
         if not _json_wanted():
             _talk_of(failure)
@@ -93,7 +95,7 @@ def emit_rows(
     columns: what each column is called, and what it shows of an entry.
     """
     if not as_csv or _json_wanted():
-        emit(data, lambda entries: _table(entries, columns))
+        emit(data, lambda entries: table_of(entries, columns))
         return
     writer = csv.writer(sys.stdout)
     writer.writerow(columns)
@@ -128,7 +130,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Callable[[s
         yield lambda latest: bar.update(task, advance=1, latest=latest)
 
 
-def _table(entries: Sequence[Any], columns: Mapping[str, Callable[[Any], object]]) -> Table:
+def table_of(entries: Sequence[Any], columns: Mapping[str, Callable[[Any], object]]) -> Table:
+    """Each column shows of an entry what its function gives."""
     from rich.table import Table
 
     table = Table(*columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -43,6 +44,13 @@ Fold = Annotated[
         help="Which fifth of the cases is the test; all learns from it too, and tests none.",
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    # A range alone lets `nan` and `inf` through.
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number")
+    return value
 
 
 def bytes_of(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.home import open_home
-from u2net_platform.cli.output import Json, emit, progress
+from u2net_platform.cli.output import Json, emit, progress, table_of
 from u2net_platform.cli.run_options import (
     BatchVoxels,
     Fold,
     RecipeName,
     RunOptions,
+    finite,
     given,
     refuse,
     with_run_options,
@@ -44,16 +44,9 @@ class Architecture(StrEnum):
     paper = "paper"
 
 
-def _finite(minutes: float | None) -> float | None:
-    # A range alone lets `nan` and `inf` through.
-    if minutes is not None and not math.isfinite(minutes):
-        raise typer.BadParameter(f"{minutes} is no length of time")
-    return minutes
-
-
 Minutes = Annotated[
     float | None,
-    typer.Option(min=0.1, callback=_finite, help="Fix the cycles so that they fit into this time."),
+    typer.Option(min=0.1, callback=finite, help="Fix the cycles so that they fit into this time."),
 ]
 VERSIONS_OWN = ("mode", "architecture")
 Resume = Annotated[str | None, typer.Option(help="Go on with this run instead.")]
@@ -136,6 +129,7 @@ def train(
     if base:
         fixed = {name: option for name, option in asked.items() if name in VERSIONS_OWN}
         refuse(fixed, "with --from, it is that of the version")
+    _one_length(context)
     recipe = options.load_recipe()
     groups = [[name] for name in names] if mode is Mode.independent else [names]
     requests = [
@@ -156,6 +150,7 @@ def train(
 
 @with_run_options
 def adapt(
+    context: typer.Context,
     domain: Annotated[str, typer.Argument(help="The new domain, added and with its data.")],
     base: Annotated[
         str, typer.Option("--from", help="A version of a universal network: heart, heart:3.")
@@ -180,6 +175,7 @@ def adapt(
     """
     from u2net_platform.workflows.request import Request
 
+    _one_length(context)
     recipe = options.load_recipe()
     request = Request(
         domains=(domain,),
@@ -198,6 +194,13 @@ def _exactly_one(names: list[str], resume: str | None) -> list[str]:
     if len(set(names)) < len(names):
         raise typer.BadParameter("a domain is named twice")
     return names
+
+
+def _one_length(context: typer.Context) -> None:
+    asked = given(context)
+    if "minutes" in asked:
+        fixed = {name: option for name, option in asked.items() if name == "cycles"}
+        refuse(fixed, "their number follows from --minutes")
 
 
 def _started(request: Request) -> Finished:
@@ -233,9 +236,9 @@ def _emit(finished: list[Finished]) -> None:
 
 
 def _versions(data: dict[str, Any]) -> Table:
-    from u2net_platform.cli.model import version_table
+    from u2net_platform.cli.model import VERSIONS
 
-    return version_table(data["versions"])
+    return table_of(data["versions"], VERSIONS)
 
 
 def _prepared(data: dict[str, Any]) -> Table:

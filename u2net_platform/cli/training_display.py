@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,17 +35,16 @@ class TrainingDisplay:
         self._cycle = 0
         self._status = "preparing"
         self._since_line = LINE_SECONDS
+        self._told_at = time.monotonic()
 
     def say(self, command: str) -> None:
         talk(f"$ {command}")
 
     def on_prepare(self, domain: str, case: str) -> None:
-        self._status = f"preparing {domain}: {case}"
-        self._refresh()
+        self._tell(f"preparing {domain}: {case}")
 
     def on_case(self, case: str) -> None:
-        self._status = f"case {case}"
-        self._refresh()
+        self._tell(f"case {case}")
 
     def on_note(self, text: str) -> None:
         self._live.console.print(text)
@@ -74,6 +74,15 @@ class TrainingDisplay:
         if dice and not self._live.console.is_terminal:
             found = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
             self._live.console.print(f"cycle {cycle}: validation Dice {found}")
+
+    def _tell(self, status: str) -> None:
+        """Of cases: a line now and then, so that hours of them do not look like a standstill."""
+        self._status = status
+        self._refresh()
+        now = time.monotonic()
+        if not self._live.console.is_terminal and now - self._told_at >= LINE_SECONDS:
+            self._told_at = now
+            self._live.console.print(status)
 
     def _refresh(self) -> None:
         if self._live.console.is_terminal:

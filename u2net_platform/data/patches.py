@@ -141,6 +141,8 @@ class PatchStream(Dataset[Batch]):
         self.sources = dict(sources)
         self.seed = seed
         self.weights = weights
+        # Turns of each domain in the steps before this one: most often the next one is asked for.
+        self._counted, self._turns = 0, np.zeros(len(self.sources), np.int64)
 
     def __getitem__(self, step: int) -> Batch:
         domain, turn = self._turn(step)
@@ -154,10 +156,14 @@ class PatchStream(Dataset[Batch]):
         if self.weights is None:
             return names[step % len(names)], step // len(names)
         ends = np.cumsum([self.weights[name] for name in names])
+        if step < self._counted:
+            self._counted, self._turns = 0, np.zeros(len(names), np.int64)
         # Multiples of the golden ratio fill 0..1 evenly, wherever one begins.
-        points = np.arange(step + 1) * GOLDEN_RATIO % 1
+        points = np.arange(self._counted, step + 1) * GOLDEN_RATIO % 1
         turns = np.searchsorted(ends / ends[-1], points, side="right")
-        return names[turns[-1]], int((turns[:-1] == turns[-1]).sum())
+        self._turns += np.bincount(turns[:-1], minlength=len(names))
+        self._counted = step
+        return names[turns[-1]], int(self._turns[turns[-1]])
 
     def from_step(self, step: int, workers: int) -> Iterator[Batch]:
         """Endless batches from a step on; with workers, made ahead of time in other processes."""

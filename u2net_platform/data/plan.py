@@ -158,7 +158,7 @@ def derive_plan(spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int) -
     shape = _whole(np.maximum(1, np.divide(fingerprint.extent_zyx_mm, spacing)))
     own = spec.plan
     patch = own.patch_zyx or _patch(shape, spacing, batch_voxels)
-    strides, kernels = pooling(patch, spacing)
+    strides, kernels = pooling(patch, spacing, own.strides_zyx)
     smallest, largest = BATCH_SIZES
     batch = min(largest, max(smallest, batch_voxels // math.prod(patch)))
     return Plan.model_validate(
@@ -166,7 +166,7 @@ def derive_plan(spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int) -
             "spacing_zyx_mm": spacing,
             "shape_zyx": shape,
             "patch_zyx": patch,
-            "strides_zyx": own.strides_zyx or strides,
+            "strides_zyx": strides,
             "kernels_zyx": own.kernels_zyx or kernels,
             "batch_size": own.batch_size or batch,
             "statistics": own.statistics or fingerprint.foreground,
@@ -174,8 +174,11 @@ def derive_plan(spec: DomainSpec, fingerprint: Fingerprint, batch_voxels: int) -
     )
 
 
-def pooling(patch_zyx: Shape, spacing_zyx_mm: Spacing) -> tuple[list[Shape], list[Shape]]:
-    """Strides of the five transitions and kernels of the six levels for a patch.
+def pooling(
+    patch_zyx: Shape, spacing_zyx_mm: Spacing, declared: Sequence[Shape] | None = None
+) -> tuple[list[Shape], list[Shape]]:
+    """Strides of the five transitions, unless they are declared, and kernels of the six levels for
+    a patch.
 
     An axis is halved while at least `SMALLEST_SIDE` is left of it and, among the axes that can
     still be halved, its spacing is less than twice the finest. Along an axis of more than twice
@@ -189,12 +192,16 @@ def pooling(patch_zyx: Shape, spacing_zyx_mm: Spacing) -> tuple[list[Shape], lis
         kernels.append(_whole(kernel))
         if level == TRANSITIONS:
             break
-        poolable = side / 2 >= SMALLEST_SIDE
-        finest = spacing[poolable].min(initial=np.inf)
-        stride = np.where(poolable & (spacing < 2 * finest), 2, 1)
+        stride = np.array(declared[level]) if declared else _stride(side, spacing)
         side, spacing = side / stride, spacing * stride
         strides.append(_whole(stride))
     return strides, kernels
+
+
+def _stride(side: NDArray[np.float64], spacing: NDArray[np.float64]) -> NDArray[np.int64]:
+    poolable = side / 2 >= SMALLEST_SIDE
+    finest = spacing[poolable].min(initial=np.inf)
+    return np.where(poolable & (spacing < 2 * finest), 2, 1)
 
 
 def _patch(shape: Shape, spacing: Spacing, batch_voxels: int) -> Shape:

@@ -1,4 +1,5 @@
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,12 @@ def test_show_prints_a_spec_that_reads_back(tmp_path: Path) -> None:
     assert DomainPlugin.load(tmp_path).digest == shown["digest"]
 
 
+def test_show_breaks_no_line_however_long_it_is(home: Settings, new_plugin: NewPlugin) -> None:
+    spec = new_plugin(home.plugins_dir, "kidney") / "domain.toml"
+    spec.write_text(spec.read_text("utf-8").replace("made-up", "made-up " * 60), "utf-8")
+    assert tomllib.loads(run("show", "kidney").stdout)["name"] == "kidney"
+
+
 def test_an_unknown_domain_ends_with_3_and_a_suggestion() -> None:
     result = run("show", "hart")
     assert result.exit_code == 3
@@ -73,6 +80,10 @@ def test_a_new_domain_written_elsewhere_is_added_by_path(msd_folder: Path, tmp_p
     data("new", "ears", "--from-dataset", msd_folder, "--path", tmp_path / "mine")
     assert run("add", "ears").exit_code == 3
     data("add", "ears", "--path", tmp_path / "mine")
+    # From then on it is known everywhere.
+    assert run("new", "ears", "--from-dataset", msd_folder).exit_code == 3
+    counted = CliRunner().invoke(app, ["model", "parameters", "ears", "--json"])
+    assert json.loads(counted.stdout)["data"]["domains"] == ["ears"]
     assert data("show", "ears")["added"]
     assert run("add", "ears").exit_code == 0  # its folder is known by now
 

@@ -117,6 +117,23 @@ def test_a_domain_sees_the_same_whoever_trains_beside_it(case: PreparedCase) -> 
         assert all(same(*pair) for pair in zip(alone, seen(*others), strict=True))
 
 
+def test_a_step_s_domain_and_turn_do_not_depend_on_which_were_asked_for_before(
+    case: PreparedCase,
+) -> None:
+    def new() -> PatchStream:
+        sources = {name: source(case) for name in "abc"}
+        return PatchStream(sources, seed=3, weights={"a": 3.0, "b": 1.0, "c": 2.0})
+
+    alone = [new()._turn(step) for step in range(60)]
+    counts: Counter[str] = Counter()
+    for domain, turn in alone:
+        assert turn == counts[domain]
+        counts[domain] += 1
+    stream = new()
+    for step in (0, 1, 2, 17, 17, 59, 3, 40, 0):
+        assert stream._turn(step) == alone[step]
+
+
 def test_domains_come_as_often_as_their_weights_say_in_any_stretch(case: PreparedCase) -> None:
     sources = {name: source(case) for name in "abc"}
     stream = PatchStream(sources, seed=3, weights={"a": 3.0, "b": 1.0, "c": 2.0})

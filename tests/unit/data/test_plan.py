@@ -58,6 +58,11 @@ def test_pooling_agrees_with_the_paper(patch, spacing, pools: list[int]) -> None
 
 
 def test_a_coarse_axis_is_pooled_later_and_has_flat_kernels_until_then() -> None:
+    # Strides that are declared decide where an axis is fine enough for a kernel of 3.
+    declared = [(1, 1, 1)] + [(1, 2, 2)] * 4
+    strides, kernels = pooling((20, 192, 192), (3.6, 0.625, 0.625), declared)
+    assert strides == declared
+    assert [kernel[0] for kernel in kernels] == [1, 1, 1, 3, 3, 3]
     strides, kernels = pooling((20, 192, 192), (3.6, 0.625, 0.625))
     assert strides == [(1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2)]
     assert kernels == [(1, 3, 3)] * 2 + [(3, 3, 3)] * 4
