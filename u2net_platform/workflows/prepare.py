@@ -108,8 +108,12 @@ def _fingerprint(
     root: Path, plugin: DomainPlugin, cases: Sequence[Case], on_case: OnCase
 ) -> Fingerprint:
     """Taken once for the same files and plugin, then read."""
-    digests = sorted(digest_of_case(case) for case in cases)
-    key = hashlib.sha256("".join([plugin.preparation_digest, *digests]).encode()).hexdigest()
+    digests = []
+    for case in cases:  # whole files are read, which may take long over a network
+        digests.append(digest_of_case(case))
+        on_case(case.id)
+    parts = [plugin.preparation_digest, *sorted(digests)]
+    key = hashlib.sha256("".join(parts).encode()).hexdigest()
     file = root / plugin.name / f"fingerprint-{key}.json"
     try:
         return Fingerprint.model_validate_json(file.read_text("utf-8"))

@@ -48,7 +48,7 @@ class Request(BaseModel):
     fold: int | None = 0
     device: str = "auto"
     workers: int | None = Field(default=None, ge=0)
-    minutes: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     plans: dict[str, str] = {}
     plugins: dict[str, str] = {}
     mlflow_run_id: str | None = None
