@@ -5,19 +5,19 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import Select, func, select, union
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
 from u2net_platform.catalog.federations import taken
+from u2net_platform.catalog.lineage import building_on
 from u2net_platform.catalog.records import EVERYTHING, Lineage, NewVersion, Page, VersionRecord
 from u2net_platform.catalog.tables import (
     BackboneRow,
     ContributionRow,
     PlanRow,
-    RunBaseRow,
     RunDomainRow,
     RunRow,
     SpecRow,
@@ -128,18 +128,7 @@ class Versions:
         directly = taken(select(ContributionRow.run_id)).where(ContributionRow.site == site)
         return self._that_come_from(directly, page)
 
-    def _that_come_from(self, directly: Select[Any], page: Page) -> list[Lineage]:
-        # Runs that start from a version of such a run see the data through its weights.
-        begun = union(
-            select(RunBaseRow.run_id, RunBaseRow.version_id),
-            select(RunDomainRow.run_id, RunDomainRow.start_id),
-        ).subquery()
-        runs = directly.cte("runs", recursive=True)
-        runs = runs.union(
-            select(begun.c.run_id)
-            .join(VersionRow, VersionRow.id == begun.c.version_id)
-            .join(runs, runs.c.run_id == VersionRow.run_id)
-        )
+    def _that_come_from(self, directly: Select[str], page: Page) -> list[Lineage]:
         rows = (
             select(
                 VersionRow.domain,
@@ -149,7 +138,7 @@ class Versions:
                 VersionRow.created_at,
                 VersionRow.run_id.in_(directly),
             )
-            .where(VersionRow.run_id.in_(select(runs.c.run_id)))
+            .where(VersionRow.run_id.in_(select(building_on(directly, "saw").c.node)))
             .order_by(VersionRow.domain, VersionRow.number)
         )
         part = rows.limit(page.limit).offset(page.offset)

@@ -10,29 +10,31 @@ from u2net_platform.catalog.records import RunRecord, VersionRecord
 
 
 def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mapping[str, Set[str]]:
-    """By domain, the training cases of the runs that made these versions and their backbones, of
-    what those began with, and so on.
+    """By domain, the training cases of the runs that made these versions, and of all that those
+    build on.
 
     A run that came in a bundle does not say which cases it had.
     """
     found: defaultdict[str, set[str]] = defaultdict(set)
-    waiting, seen = list(versions), set[str]()
+    waiting, seen = [one.run_id for one in versions], set[str]()
     while waiting:
-        for run in _made(catalog, waiting.pop()):
-            if run.id in seen:
-                continue
-            seen.add(run.id)
-            for domain, one in run.fingerprints.items():
-                found[domain].update(one.get("split", {}).get("training", ()))
-            begun = [run.base_version] if run.base_version else []
-            waiting += map(catalog.find, [*begun, *run.starts.values()])
+        run = catalog.runs.get(waiting.pop())
+        if run.id in seen:
+            continue
+        seen.add(run.id)
+        for domain, one in run.fingerprints.items():
+            found[domain].update(one.get("split", {}).get("training", ()))
+        waiting += _built_on(catalog, run)
     return found
 
 
-def _made(catalog: Catalog, version: VersionRecord) -> Iterator[RunRecord]:
-    """The run of a version, and those that trained its backbone."""
-    yield catalog.runs.get(version.run_id)
-    for other in catalog.versions.by_backbone(version.backbone_digest):
-        run = catalog.runs.get(other.run_id)
-        if run.kind != "adapt":
-            yield run
+def _built_on(catalog: Catalog, run: RunRecord) -> Iterator[str]:
+    """The runs that a run builds on, as `catalog.lineage` has it."""
+    backbones = {one.backbone_digest for one in catalog.versions.by_run(run.id)}
+    if run.base_version:
+        backbones.add(catalog.find(run.base_version).backbone_digest)
+    for digest in backbones:
+        makers = {one.run_id for one in catalog.versions.by_backbone(digest)}
+        yield from (maker for maker in makers if catalog.runs.get(maker).kind != "adapt")
+    for start in run.starts.values():
+        yield catalog.find(start).run_id

@@ -159,51 +159,6 @@ def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(
     assert found(page=Page(limit=2, offset=1)) == everything[1:3]
 
 
-def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_them(
-    trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
-) -> None:
-    def run(name: str, domain: str, data: str, base: str | None, start: str | None = None) -> None:
-        split = {
-            "training": [f"P{data}_a", f"scan[{data}]"],
-            "validation": [f"P{data}_b"],
-            "test": ["P9"],
-        }
-        prints = {domain: {"data_digest": data * 64, "split": split}}
-        starts = {domain: start} if start else {}
-        trained.runs.create(
-            new_run(
-                id=name, domains=(domain,), fingerprints=prints, base_version=base, starts=starts
-            )
-        )
-        trained.versions.publish(new_version(domain=domain, run_id=name))
-
-    run("first", "heart", "1", None)
-    run("adapted", "liver", "2", "heart:1")
-    run("again", "liver", "3", "liver:1")
-    run("apart", "heart", "4", None)
-    run("warm", "liver", "5", "heart:1", start="heart:2")
-
-    def saw(digest: str, **page: int) -> list[tuple[str, bool]]:
-        lineage = trained.versions.that_saw(digest, Page(**page))
-        return [(one.version, one.directly) for one in lineage]
-
-    on_first = [("liver:1", False), ("liver:2", False), ("liver:3", False)]
-    assert saw("1111") == [("heart:1", True), *on_first]
-    assert saw("2" * 64) == [("liver:1", True), ("liver:2", False)]
-    assert saw("4") == [("heart:2", True), ("liver:3", False)]
-    assert saw("%") == []
-    assert saw("1", limit=1, offset=1) == [("liver:1", False)]
-
-    def saw_case(*case: str) -> list[tuple[str, bool]]:
-        return [(one.version, one.directly) for one in trained.versions.that_saw_case(*case)]
-
-    assert saw_case("heart", "P1_a") == saw_case("heart", "P1_*") == saw("1111")
-    assert saw_case("heart", "P[4]_*") == saw_case("heart", "scan[4]") == saw("4")
-    assert trained.versions.that_tell_no_cases("heart") == []
-    assert saw_case("liver", "P2_b") == saw("2222")  # watched: plan and choices come of it
-    assert saw_case("heart", "P2_b") == saw_case("heart", "P9") == saw_case("heart", "P1") == []
-
-
 def publish_and_deploy(url: str, version: NewVersion, worker: int) -> None:
     catalog = Catalog.open(url)
     for k in range(EACH):

@@ -62,3 +62,12 @@ def test_what_a_domain_began_with_counts(catalog: Catalog) -> None:
     published(catalog, "heart", "b", "first")
     warm = published(catalog, "heart", "c", "warm", starts={"heart": "heart:1"})
     assert learned_cases(catalog, [warm]) == {"heart": {"first", "warm"}}
+
+
+def test_a_base_passes_on_its_backbone_and_not_the_domain_that_was_adapted_to_it(
+    catalog: Catalog,
+) -> None:
+    published(catalog, "spleen", "b", "first")
+    published(catalog, "heart", "b", "adapted", base="spleen:1")
+    liver = published(catalog, "liver", "b", "third", base="heart:1")
+    assert learned_cases(catalog, [liver]) == {"spleen": {"first"}, "liver": {"third"}}

@@ -1,0 +1,100 @@
+"""Which versions know data: by their own run, or through what they build on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import NewVersion, Page, RunRecord
+
+Publish = Callable[..., None]
+
+
+@pytest.fixture
+def publish(
+    trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
+) -> Publish:
+    """Publish a version of a run of its own, on data of which `1` stands for digest and cases."""
+
+    def one(domain: str, data: str, backbone: str, base: str | None = None, **run: Any) -> None:
+        split = {
+            "training": [f"P{data}_a", f"scan[{data}]"],
+            "validation": [f"P{data}_b"],
+            "test": ["P9"],
+        }
+        prints = {domain: {"data_digest": data * 64, "split": split}}
+        run = {"domains": (domain,), "fingerprints": prints, "base_version": base} | run
+        trained.runs.create(new_run(id=f"run-of-{data}", **run))
+        digest = backbone * 64
+        new = new_version(domain=domain, run_id=f"run-of-{data}", backbone_digest=digest)
+        trained.versions.publish(new)
+
+    return one
+
+
+def saw(catalog: Catalog, data: str, **page: int) -> list[tuple[str, bool | None]]:
+    found = catalog.versions.that_saw(data * 8, Page(**page))
+    return [(one.version, one.directly) for one in found]
+
+
+def saw_case(catalog: Catalog, *case: str) -> list[tuple[str, bool | None]]:
+    return [(one.version, one.directly) for one in catalog.versions.that_saw_case(*case)]
+
+
+def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_them(
+    trained: Catalog, publish: Publish
+) -> None:
+    publish("heart", "1", "b")
+    publish("liver", "2", "b", "heart:1", kind="adapt")
+    publish("liver", "3", "c", "liver:1", starts={"liver": "liver:1"})
+    publish("heart", "4", "d")
+    publish("liver", "5", "b", "heart:1", kind="adapt", starts={"liver": "heart:2"})
+
+    on_first = [("liver:1", False), ("liver:2", False), ("liver:3", False)]
+    assert saw(trained, "1") == [("heart:1", True), *on_first]
+    assert saw(trained, "2") == [("liver:1", True), ("liver:2", False)]
+    assert saw(trained, "4") == [("heart:2", True), ("liver:3", False)]
+    assert saw(trained, "%") == []
+    assert saw(trained, "1", limit=1, offset=1) == [("liver:1", False)]
+
+    assert saw_case(trained, "heart", "P1_a") == saw(trained, "1")
+    assert saw_case(trained, "heart", "P1_*") == saw(trained, "1")
+    assert saw_case(trained, "heart", "P[4]_*") == saw(trained, "4")
+    assert saw_case(trained, "heart", "scan[4]") == saw(trained, "4")
+    assert trained.versions.that_tell_no_cases("heart") == []
+    # Watched: plan and choices come of it.
+    assert saw_case(trained, "liver", "P2_b") == saw(trained, "2")
+    for unseen in ("P2_b", "P9", "P1"):
+        assert saw_case(trained, "heart", unseen) == []
+
+
+def test_a_backbone_passes_on_what_it_learned_also_where_no_base_is_noted(
+    trained: Catalog, publish: Publish
+) -> None:
+    publish("liver", "1", "b")
+    publish("heart", "2", "b", kind="adapt")  # as a bundle leaves it
+    assert saw(trained, "1") == [("heart:1", False), ("liver:1", True)]
+    assert saw(trained, "2") == [("heart:1", True)]
+
+
+def test_those_that_trained_one_backbone_together_know_each_other_s_data(
+    trained: Catalog, publish: Publish
+) -> None:
+    publish("liver", "1", "b")
+    publish("heart", "2", "b")
+    publish("heart", "3", "c", "heart:1")
+    assert saw(trained, "1") == [("heart:1", False), ("heart:2", False), ("liver:1", True)]
+
+
+def test_a_base_passes_on_its_backbone_and_not_the_domain_that_was_adapted_to_it(
+    trained: Catalog, publish: Publish
+) -> None:
+    publish("liver", "1", "b")
+    publish("heart", "2", "b", "liver:1", kind="adapt")
+    publish("liver", "3", "b", "heart:1", kind="adapt")
+    publish("liver", "4", "c", "heart:1")
+    assert saw(trained, "2") == [("heart:1", True)]
+    assert [name for name, _ in saw(trained, "1")] == ["heart:1", "liver:1", "liver:2", "liver:3"]
