@@ -11,9 +11,10 @@ from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
 from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord, digest_of_json
-from u2net_platform.catalog.runs import add_run, run_record
+from u2net_platform.catalog.runs import add_run, members_of, run_record
 from u2net_platform.catalog.tables import DomainRow, RunRow, SpecRow, VersionRow
 from u2net_platform.catalog.versions import add_version, version_record
+from u2net_platform.errors import Conflict
 
 ORIGIN = "bundle"  # among a version's metrics: the bundle that it, or scores of it, came from
 LONGEST_ID = 64
@@ -90,21 +91,30 @@ def _completed(row: VersionRow, new: NewVersion) -> Taken:
 
 
 def _find_or_add_run(session: Session, run: RunRecord, domain: str) -> str:
-    """The run's id here: another one, where a run of this name is not it or lacks the domain."""
+    """The run's id here: another one, where a run of this name is not it or lacks the domain.
+
+    Raises:
+        Conflict: that name has another run too.
+    """
     known = set(session.scalars(select(DomainRow.name).where(DomainRow.name.in_(run.domains))))
-    here = tuple(name for name in run.domains if name in known)
-    prints = {name: one for name, one in run.fingerprints.items() if name in known}
     digest = digest_of_json(run.model_dump(mode="json", include=OF_A_RUN) | {"domain": domain})
     for name in (run.id, f"{run.id[: LONGEST_ID - 13]}-{digest[:12]}"):
         row = session.get(RunRow, name)
-        wanted = run.model_copy(update={"id": name, "domains": here, "fingerprints": prints})
         if row is None:
-            return add_run(session, wanted).id
-        if _is(run_record(row), wanted, domain):
-            return name
-    return name
+            row = add_run(session, run.model_copy(update={"id": name, "domains": ()}))
+        elif not _is(run_record(row), run, domain):
+            continue
+        # Domains that were not known when a part of the run came before.
+        there = {member.domain for member in row.members}
+        row.members += members_of(session, run, known - there)
+        return name
+    raise Conflict(
+        f"The catalog has other runs under both names of run {run.id}, {name} being the second",
+        "Import the bundle into a catalog of its own: set U2NET_HOME to another folder.",
+    )
 
 
 def _is(found: RunRecord, wanted: RunRecord, domain: str) -> bool:
     same = found.model_dump(include=OF_A_RUN) == wanted.model_dump(include=OF_A_RUN)
-    return same and domain in found.domains
+    # A run that was made here has all its domains: a bundle adds none to it.
+    return same and (domain in found.domains or found.directory == wanted.directory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -81,21 +83,26 @@ def add_run(session: Session, run: RunRecord) -> RunRow:
     for name in ("started_at", "ended_at"):
         columns[name] = columns[name] and columns[name].isoformat(timespec="microseconds")
     row = RunRow(**columns)
-    row.members = [
-        RunDomainRow(
-            domain=find_domain(session, name).name,
-            position=position,
-            fingerprint=run.fingerprints.get(name),
-            data_digest=run.fingerprints.get(name, {}).get("data_digest"),
-            start=_find_version(session, run.starts.get(name)),
-        )
-        for position, name in enumerate(run.domains)
-    ]
+    row.members = members_of(session, run, run.domains)
     if base := _find_version(session, run.base_version):
         row.base = RunBaseRow(version=base)
     session.add(row)
     session.flush()
     return row
+
+
+def members_of(session: Session, run: RunRecord, names: Iterable[str]) -> list[RunDomainRow]:
+    """Some of a run's domains, in their places among all. Raises as `add_run`."""
+    return [
+        RunDomainRow(
+            domain=find_domain(session, name).name,
+            position=run.domains.index(name),
+            fingerprint=run.fingerprints.get(name),
+            data_digest=run.fingerprints.get(name, {}).get("data_digest"),
+            start=_find_version(session, run.starts.get(name)),
+        )
+        for name in names
+    ]
 
 
 def _find_version(session: Session, reference: str | None) -> VersionRow | None:

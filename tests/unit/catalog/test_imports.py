@@ -3,8 +3,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+from sqlalchemy import create_engine, text
+
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, RunRecord
+from u2net_platform.errors import Conflict
 
 SCORES = {"test": {"overall": {"dice": 0.9}, "classes": {}}}
 
@@ -37,3 +41,48 @@ def test_metrics_that_a_version_has_stay_and_those_that_it_lacks_come(
     taken = catalog.imports.take(again, new_run())
     assert (taken.new, taken.added, taken.kept) == (False, ("test",), ("validation",))
     assert taken.record.metrics == first | SCORES
+
+
+def test_a_run_whose_parts_come_one_by_one_is_one_run_with_the_data_of_all(
+    catalog: Catalog, new_run: Callable[..., RunRecord], new_version: Callable[..., NewVersion]
+) -> None:
+    prints = {name: {"data_digest": name[0] * 64} for name in ("liver", "heart")}
+    run = new_run(domains=("liver", "heart"), fingerprints=prints, directory="")
+    for name in ("heart", "liver"):
+        catalog.imports.take(new_version(domain=name, spec={"name": name}), run)
+    (here,) = catalog.runs.list()
+    assert (here.domains, here.fingerprints) == (run.domains, prints)
+    for data in ("l", "h"):
+        found = catalog.versions.that_saw(data * 64)
+        assert [(one.version, one.directly) for one in found] == [
+            ("heart:1", True),
+            ("liver:1", True),
+        ]
+
+
+def test_no_bundle_adds_a_domain_to_a_run_that_was_made_here(
+    trained: Catalog, new_run: Callable[..., RunRecord], new_version: Callable[..., NewVersion]
+) -> None:
+    made = trained.runs.get("run-1")
+    foreign = made.model_copy(update={"domains": ("liver", "heart", "spleen"), "directory": ""})
+    taken = trained.imports.take(new_version(domain="spleen"), foreign)
+    assert taken.record.run_id.startswith("run-1-")
+    assert trained.runs.get("run-1") == made
+
+
+def test_a_version_is_never_put_to_a_run_that_is_not_its_own(
+    catalog: Catalog,
+    url: str,
+    new_run: Callable[..., RunRecord],
+    new_version: Callable[..., NewVersion],
+) -> None:
+    catalog.domains.add({"name": "heart"}, "heart", "a" * 64, "bundled")
+    catalog.runs.create(new_run(seed=1))
+    run = new_run(seed=2)
+    name = catalog.imports.take(new_version(), run).record.run_id
+    other = new_version(domain_digest="e" * 64)
+    assert catalog.imports.take(other, run).record.run_id == name
+    with create_engine(url).begin() as connection:
+        connection.execute(text("UPDATE u2net_runs SET seed = 3"))
+    with pytest.raises(Conflict, match=name):
+        catalog.imports.take(new_version(domain_digest="f" * 64), run)
