@@ -152,12 +152,13 @@ class DeploymentRecord(Record):
 
 
 class Lineage(Record):
-    """A version that saw some data. `directly`: its own run did; else a run that it builds on."""
+    """A version that saw some data. `directly`: its own run did; else a run that it builds on; None
+    if it may have, as none of these says so, and one does not say what it saw."""
 
     version: str
     run_id: str
     backbone_digest: str
-    directly: bool
+    directly: bool | None
     created_at: datetime
 
 

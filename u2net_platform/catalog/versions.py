@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, case, func, select
 from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.contents import stored
@@ -95,21 +95,19 @@ class Versions:
 
     def that_saw_case(self, domain: str, pattern: str, page: Page = EVERYTHING) -> list[Lineage]:
         """As `that_saw`, of a domain's cases whose ids match a pattern, as `P07_*`: those that
-        trained, or were watched, for plans and choices come of both."""
-        runs = [
-            run
-            for run, cases in self._cases_of_runs(domain).items()
-            if any(case == pattern or fnmatchcase(case, pattern) for case in cases)
-        ]
-        return self._that_come_from(
-            select(RunDomainRow.run_id).where(RunDomainRow.run_id.in_(runs)), page
-        )
+        trained, or were watched, for plans and choices come of both.
 
-    def that_tell_no_cases(self, domain: str) -> list[str]:
-        """Versions of a domain whose run does not say what it learned from: those that came in a
-        bundle, or that a coordinator published."""
-        told = [run for run, cases in self._cases_of_runs(domain).items() if cases]
-        return [one.reference for one in self.list(domain) if one.run_id not in told]
+        Besides, those that cannot say, as a run that they come from has noted no cases: it came in
+        a bundle, or is a coordinator's.
+        """
+        by_run = self._cases_of_runs(domain)
+        saw = [
+            run
+            for run, cases in by_run.items()
+            if any(name == pattern or fnmatchcase(name, pattern) for name in cases)
+        ]
+        silent = [run for run, cases in by_run.items() if not cases]
+        return self._that_come_from(_runs(saw), page, _runs(silent))
 
     def _cases_of_runs(self, domain: str) -> dict[str, list[str]]:
         """By run, the cases that it saw: those that trained, or were watched."""
@@ -128,7 +126,12 @@ class Versions:
         directly = taken(select(ContributionRow.run_id)).where(ContributionRow.site == site)
         return self._that_come_from(directly, page)
 
-    def _that_come_from(self, directly: Select[str], page: Page) -> list[Lineage]:
+    def _that_come_from(
+        self, directly: Select[str], page: Page, silent: Select[str] | None = None
+    ) -> list[Lineage]:
+        saw = select(building_on(directly, "saw").c.node)
+        either = saw if silent is None else saw.union(select(building_on(silent, "silent").c.node))
+        run = VersionRow.run_id
         rows = (
             select(
                 VersionRow.domain,
@@ -136,9 +139,9 @@ class Versions:
                 VersionRow.run_id,
                 VersionRow.backbone_digest,
                 VersionRow.created_at,
-                VersionRow.run_id.in_(directly),
+                case((run.in_(directly), True), (run.in_(saw), False)),
             )
-            .where(VersionRow.run_id.in_(select(building_on(directly, "saw").c.node)))
+            .where(run.in_(either))
             .order_by(VersionRow.domain, VersionRow.number)
         )
         part = rows.limit(page.limit).offset(page.offset)
@@ -148,8 +151,8 @@ class Versions:
                 version=f"{domain}:{number}",
                 run_id=run_id,
                 backbone_digest=backbone,
-                directly=bool(direct),
-                created_at=created_at,  # type: ignore[arg-type]  # pydantic reads the ISO text
+                directly=direct,
+                created_at=created_at,
             )
             for domain, number, run_id, backbone, created_at, direct in found
         ]
@@ -182,6 +185,10 @@ class Versions:
             return _records(session, rows, page)
 
         return self._database.read(query)
+
+
+def _runs(ids: list[str]) -> Select[str]:
+    return select(RunRow.id).where(RunRow.id.in_(ids))
 
 
 def find_version(session: Session, domain: str, number: int | None) -> VersionRow:

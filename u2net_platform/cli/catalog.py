@@ -28,9 +28,10 @@ DEPLOYED = {
     "since": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
     "who": lambda one: one.actor,
 }
+BY = {True: "its own run", False: "what it builds on", None: "cannot say"}
 LINEAGE = {
     "version": lambda one: one.version,
-    "by": lambda one: "its own run" if one.directly else "what it builds on",
+    "by": lambda one: BY[one.directly],
     "run": lambda one: one.run_id,
     "backbone": lambda one: one.backbone_digest[:12],
     "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
@@ -203,6 +204,8 @@ def case(
 ) -> None:
     """Which versions learned from a patient's case: by their own run, or through their backbone.
 
+    What came in a bundle, or was published by a coordinator, cannot say, nor what builds on it.
+
     \b
     Examples:
       u2net catalog query case heart P07_early
@@ -211,10 +214,8 @@ def case(
     catalog = open_catalog()
     catalog.domains.get(domain)
     found = catalog.versions.that_saw_case(domain, case, _page(limit, offset))
-    if silent := catalog.versions.that_tell_no_cases(domain):
-        talk(f"These do not say which cases they learned from: {', '.join(silent)}.")
     if not found and not offset:
-        talk(f"No {'other ' * bool(silent)}version here learned from a case {case} of {domain}.")
+        talk(f"No version here learned from a case {case} of {domain}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)
 

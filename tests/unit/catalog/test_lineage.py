@@ -64,7 +64,6 @@ def test_versions_that_saw_data_are_those_of_its_runs_and_of_runs_that_build_on_
     assert saw_case(trained, "heart", "P1_*") == saw(trained, "1")
     assert saw_case(trained, "heart", "P[4]_*") == saw(trained, "4")
     assert saw_case(trained, "heart", "scan[4]") == saw(trained, "4")
-    assert trained.versions.that_tell_no_cases("heart") == []
     # Watched: plan and choices come of it.
     assert saw_case(trained, "liver", "P2_b") == saw(trained, "2")
     for unseen in ("P2_b", "P9", "P1"):
@@ -98,3 +97,16 @@ def test_a_base_passes_on_its_backbone_and_not_the_domain_that_was_adapted_to_it
     publish("liver", "4", "c", "heart:1")
     assert saw(trained, "2") == [("heart:1", True)]
     assert [name for name, _ in saw(trained, "1")] == ["heart:1", "liver:1", "liver:2", "liver:3"]
+
+
+def test_versions_that_cannot_say_are_named_whatever_their_domain(
+    trained: Catalog, publish: Publish
+) -> None:
+    silent = {"liver": {}, "heart": {"data_digest": "1" * 64}}
+    publish("liver", "1", "b", domains=("liver", "heart"), fingerprints=silent)
+    publish("liver", "2", "b", "liver:1", kind="adapt")
+    publish("heart", "3", "c", "liver:1")
+    publish("heart", "4", "d")
+    on_silent = [("liver:1", None), ("liver:2", None)]
+    assert saw_case(trained, "heart", "P3_a") == [("heart:1", True), *on_silent]
+    assert saw_case(trained, "heart", "P9") == [("heart:1", None), *on_silent]
