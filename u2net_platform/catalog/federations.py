@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import TypeVarTuple
 
 from sqlalchemy import Select, func, select
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.records import ContributionRecord, RoundRecord
-from u2net_platform.catalog.tables import ContributionRow, RoundRow, RunRow
+from u2net_platform.catalog.tables import ContributionRow, RoundRow, RunRow, VersionRow
 from u2net_platform.errors import UnknownRecord
 
 CONTRIBUTION = tuple(ContributionRecord.model_fields)
@@ -79,14 +80,27 @@ class Federations:
         return dict(pairs)
 
     def known_sites(self) -> list[str]:
-        """All sites that were ever asked to contribute, by name."""
-        rows = select(ContributionRow.site).distinct().order_by(ContributionRow.site)
-        return self._database.read(lambda session: list(session.scalars(rows)))
+        """All sites that were ever asked to contribute, or of which a version tells, by name."""
+        rows = select(ContributionRow.site).distinct()
+
+        def query(session: Session) -> list[str]:
+            told = (site for _, sites in noted_sites(session) for site in sites)
+            return sorted({*session.scalars(rows), *told})
+
+        return self._database.read(query)
 
     def backbones(self) -> set[str]:
         """Digests of the backbones of all rounds."""
         rows = select(RoundRow.backbone_digest).where(RoundRow.backbone_digest.is_not(None))
         return self._database.read(lambda session: {str(one) for one in session.scalars(rows)})
+
+
+def noted_sites(session: Session) -> Iterator[tuple[str, Collection[str]]]:
+    """By run, the sites that its versions tell of: at a site, or of a bundle, there are no rounds."""
+    rows = select(VersionRow.run_id, VersionRow.metrics["federation"])
+    rows = rows.join(RunRow, RunRow.id == VersionRow.run_id).where(RunRow.kind == "federate")
+    for run, noted in session.execute(rows):
+        yield run, (noted or {}).get("sites", {})
 
 
 def taken(contributions: Select[*Row]) -> Select[*Row]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
-from u2net_platform.catalog.federations import taken
+from u2net_platform.catalog.federations import noted_sites, taken
 from u2net_platform.catalog.lineage import building_on
 from u2net_platform.catalog.records import EVERYTHING, Lineage, NewVersion, Page, VersionRecord
 from u2net_platform.catalog.tables import (
@@ -123,8 +123,12 @@ class Versions:
 
     def that_saw_site(self, site: str, page: Page = EVERYTHING) -> list[Lineage]:
         """As `that_saw`, of what a site contributed to a federation."""
-        directly = taken(select(ContributionRow.run_id)).where(ContributionRow.site == site)
-        return self._that_come_from(directly, page)
+        sent = taken(select(ContributionRow.run_id)).where(ContributionRow.site == site)
+        told = self._database.read(
+            lambda session: [run for run, sites in noted_sites(session) if site in sites]
+        )
+        either = select(RunRow.id).where(or_(RunRow.id.in_(sent), RunRow.id.in_(told)))
+        return self._that_come_from(either, page)
 
     def _that_come_from(
         self, directly: Select[str], page: Page, silent: Select[str] | None = None

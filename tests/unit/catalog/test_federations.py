@@ -50,3 +50,18 @@ def test_versions_are_found_by_a_site_also_through_their_backbone(trained, new_v
     assert [one.version for one in trained.versions.that_saw_site("north")] == ["heart:1"]
     for site in ("south", "east"):
         assert trained.versions.that_saw_site(site) == []
+
+
+def test_a_version_that_tells_its_sites_is_found_by_them_where_there_are_no_rounds(
+    trained, new_run, new_version
+) -> None:
+    # As in a site's own catalog, and as a bundle brings it.
+    trained.runs.create(new_run(id="rounds-elsewhere", kind="federate"))
+    told = {"federation": {"sites": {"north": 3, "south": 2}}, "test": {"overall": {}}}
+    trained.versions.publish(new_version(run_id="rounds-elsewhere", metrics=told))
+    trained.runs.create(new_run(id="adapted", kind="adapt", base_version="heart:1"))
+    trained.versions.publish(new_version(run_id="adapted"))
+    found = [(one.version, one.directly) for one in trained.versions.that_saw_site("south")]
+    assert found == [("heart:1", True), ("heart:2", False)]
+    assert trained.versions.that_saw_site("west") == []
+    assert trained.federations.known_sites() == ["north", "south"]
