@@ -22,7 +22,7 @@ from u2net_platform.catalog.tables import HEAD_REVISION
 
 def fill(catalog: Catalog) -> None:
     """Two domains, a run of each and a second version on the first one's backbone; in service, with
-    a change of it that was taken back; and a round of a federation."""
+    a change of it that was taken back, and one that was withdrawn; and a round of a federation."""
     for name in ("heart", "spleen"):
         catalog.domains.add({"name": name}, name, "a" * 64, "bundled", f"/data/{name}")
     for number, domain in enumerate(("heart", "spleen"), start=1):
@@ -64,6 +64,7 @@ def fill(catalog: Catalog) -> None:
     catalog.versions.publish(NewVersion(**again))
     catalog.deployments.deploy(Slot(domain="heart"), 2, "ann", force=True)
     catalog.deployments.rollback(Slot(domain="heart"), "bob", "worse")
+    catalog.deployments.withdraw(Slot(domain="heart", site="north"), "ann")
     taken = ContributionRecord(site="north", accepted=True, examples=8, norm=0.5, bytes_up=2**40)
     refused = ContributionRecord(site="south", accepted=False, reason="NotFinite")
     catalog.federations.end_round(

@@ -48,8 +48,7 @@ class Catalog:
         if wanted.alias is None:
             return self.versions.get(wanted.domain, wanted.number)
         slot = Slot(domain=wanted.domain, alias=wanted.alias, site=wanted.site)
-        deployed = parse_reference(self.deployments.in_service(slot).version)
-        return self.versions.get(deployed.domain, deployed.number)
+        return self.deployments.version_in_service(slot)
 
     @classmethod
     def open(cls, url: str) -> Catalog:

@@ -13,10 +13,17 @@ from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
-from u2net_platform.catalog.records import EVERYTHING, DeploymentRecord, Page, Slot, is_evaluated
+from u2net_platform.catalog.records import (
+    EVERYTHING,
+    DeploymentRecord,
+    Page,
+    Slot,
+    VersionRecord,
+    is_evaluated,
+)
 from u2net_platform.catalog.references import NAME
 from u2net_platform.catalog.tables import DeploymentRow, RunRow, VersionRow
-from u2net_platform.catalog.versions import find_version
+from u2net_platform.catalog.versions import find_version, version_record
 from u2net_platform.errors import InvalidSlot, NotEvaluated, NothingToRollBack, UnknownRecord
 
 RESERVED_ALIASES = r"latest|v\d+"
@@ -66,25 +73,50 @@ class Deployments:
         return self._database.write(work)
 
     def rollback(self, slot: Slot, actor: str, reason: str = "") -> DeploymentRecord:
-        """Put back what was in service before; again, and it is what was there before that.
+        """Put back what was in service before, also nothing; again, and it is what was before.
 
         Raises:
             UnknownDomain
-            NothingToRollBack: nothing was in service before.
+            NothingToRollBack: nothing was ever deployed, or all of it was taken back.
+            InvalidSlot: actor is no name.
         """
+        _require_actor(actor)
 
         def work(session: Session) -> DeploymentRecord:
             find_domain(session, slot.domain, hold=True)
             newest = _newest(session, slot)
-            target = _before(session, slot, newest) if newest else None
-            if newest is None or target is None:
+            if newest is None or _is_beginning(session, newest):
                 raise NothingToRollBack(
                     f"Nothing was in service as {slot} before",
                     "See its history: u2net model history; or deploy another version.",
                 )
-            row = _row(slot, target.version, newest, "rollback", actor, reason)
-            row.forced, row.restores_id = target.forced, target.id
+            target = _before(session, slot, newest)
+            row = _row(slot, target.version if target else None, newest, "rollback", actor, reason)
+            if target is not None:
+                row.forced, row.restores_id = target.forced, target.id
             return _added(session, row)
+
+        return self._database.write(work)
+
+    def withdraw(self, slot: Slot, actor: str, reason: str = "") -> DeploymentRecord:
+        """Take what is in service out of it. A site has what is everywhere again.
+
+        Raises:
+            UnknownDomain
+            UnknownRecord: nothing is in service in this very place.
+            InvalidSlot: actor is no name.
+        """
+        _require_actor(actor)
+
+        def work(session: Session) -> DeploymentRecord:
+            find_domain(session, slot.domain, hold=True)
+            newest = _newest(session, slot)
+            if newest is None or newest.version is None:
+                raise UnknownRecord(
+                    f"{slot} has nothing of its own in service",
+                    f"See what is where: u2net catalog query deployed --domain {slot.domain}",
+                )
+            return _added(session, _row(slot, None, newest, "withdraw", actor, reason))
 
         return self._database.write(work)
 
@@ -94,20 +126,11 @@ class Deployments:
         Raises:
             UnknownDomain, UnknownRecord
         """
+        return self._database.read(lambda session: _record(_in_service(session, slot)[0]))
 
-        def query(session: Session) -> DeploymentRecord:
-            find_domain(session, slot.domain)
-            row = _newest(session, slot)
-            if row is None and slot.site:
-                row = _newest(session, Slot(domain=slot.domain, alias=slot.alias))
-            if row is None:
-                raise UnknownRecord(
-                    f"Nothing is in service as {slot}",
-                    f"Deploy a version: u2net model deploy {slot.domain}:N --as {slot.alias}",
-                )
-            return _record(row)
-
-        return self._database.read(query)
+    def version_in_service(self, slot: Slot) -> VersionRecord:
+        """The version of `in_service`. Raises as that."""
+        return self._database.read(lambda session: version_record(_in_service(session, slot)[1]))
 
     def current(
         self,
@@ -122,18 +145,20 @@ class Deployments:
         Raises:
             UnknownDomain
         """
-        newest = (
-            select(func.max(DeploymentRow.id))
-            .group_by(DeploymentRow.domain, DeploymentRow.alias, DeploymentRow.site)
-            .scalar_subquery()
-        )
-        rows = select(DeploymentRow).where(DeploymentRow.id.in_(newest))
+        rows = _last_changes().where(DeploymentRow.version_id.is_not(None))
         if backbone is not None:
             rows = rows.join(DeploymentRow.version).where(
                 VersionRow.backbone_digest.startswith(backbone, autoescape=True)
             )
-        rows = rows.order_by(DeploymentRow.domain, DeploymentRow.alias, DeploymentRow.site)
         return self._list(rows, domain, alias, site, page)
+
+    def last_changes(self, domain: str) -> list[DeploymentRecord]:
+        """The last change of each of a domain's slots, also of those that are empty since.
+
+        Raises:
+            UnknownDomain
+        """
+        return self._list(_last_changes(), domain, None, None, EVERYTHING)
 
     def history(
         self,
@@ -181,6 +206,10 @@ def _require_names(slot: Slot, actor: str) -> None:
             )
     if re.fullmatch(RESERVED_ALIASES, slot.alias):
         raise InvalidSlot(f"MLflow keeps {slot.alias} for itself", "Choose another name.")
+    _require_actor(actor)
+
+
+def _require_actor(actor: str) -> None:
     if not 0 < len(actor) <= LONGEST_ACTOR:
         raise InvalidSlot(
             f"Who deploys has a name of {len(actor)} characters",
@@ -206,9 +235,34 @@ def _newest(session: Session, slot: Slot) -> DeploymentRow | None:
     return session.scalars(_of(slot).order_by(DeploymentRow.id.desc()).limit(1)).first()
 
 
+def _in_service(session: Session, slot: Slot) -> tuple[DeploymentRow, VersionRow]:
+    """Raises UnknownDomain, UnknownRecord."""
+    find_domain(session, slot.domain)
+    for place in dict.fromkeys((slot, slot.model_copy(update={"site": None}))):
+        row = _newest(session, place)
+        if row is not None and row.version is not None:
+            return row, row.version
+    raise UnknownRecord(
+        f"Nothing is in service as {slot}",
+        f"Deploy a version: u2net model deploy {slot.domain}:N --as {slot.alias}",
+    )
+
+
+def _last_changes() -> Select[DeploymentRow]:
+    slot = DeploymentRow.domain, DeploymentRow.alias, DeploymentRow.site
+    newest = select(func.max(DeploymentRow.id)).group_by(*slot).scalar_subquery()
+    return select(DeploymentRow).where(DeploymentRow.id.in_(newest)).order_by(*slot)
+
+
+def _is_beginning(session: Session, row: DeploymentRow) -> bool:
+    """Whether a change has left the slot as it was before its first deployment."""
+    stands_for = session.get_one(DeploymentRow, row.restores_id) if row.restores_id else row
+    return stands_for.action == "rollback"
+
+
 def _before(session: Session, slot: Slot, row: DeploymentRow) -> DeploymentRow | None:
-    """The deployment that was in service before this one came; a rollback stands for the one that
-    it has restored."""
+    """The change that had left what was there before this one came; a rollback stands for the one
+    that it has restored. None: the slot had never been used."""
     earlier = (
         _of(slot)
         .where(DeploymentRow.id < (row.restores_id or row.id))
@@ -229,7 +283,7 @@ def _of(slot: Slot) -> Select[DeploymentRow]:
 
 def _row(
     slot: Slot,
-    version: VersionRow,
+    version: VersionRow | None,
     before: DeploymentRow | None,
     action: str,
     actor: str,
@@ -257,9 +311,9 @@ def _record(row: DeploymentRow) -> DeploymentRecord:
     return DeploymentRecord(
         id=row.id,
         slot=Slot(domain=row.domain, alias=row.alias, site=row.site or None),
-        version=f"{row.domain}:{row.version.number}",
+        version=f"{row.domain}:{row.version.number}" if row.version else None,
         previous=f"{row.domain}:{row.previous.number}" if row.previous else None,
-        backbone_digest=row.version.backbone_digest,
+        backbone_digest=row.version.backbone_digest if row.version else None,
         action=row.action,  # type: ignore[arg-type]  # pydantic checks it
         forced=row.forced,
         actor=row.actor,

@@ -96,7 +96,7 @@ class Federations:
 
 
 def noted_sites(session: Session) -> Iterator[tuple[str, Collection[str]]]:
-    """By run, the sites that its versions tell of: at a site, or of a bundle, there are no rounds."""
+    """By run, the sites that its versions name: at a site, or of a bundle, there are no rounds."""
     rows = select(VersionRow.run_id, VersionRow.metrics["federation"])
     rows = rows.join(RunRow, RunRow.id == VersionRow.run_id).where(RunRow.kind == "federate")
     for run, noted in session.execute(rows):

@@ -136,15 +136,15 @@ class Slot(Record):
 class DeploymentRecord(Record):
     """A change of what is in service: who put which version in the place of which, and why.
 
-    `forced`: the version had no test scores when it was deployed.
+    `version` None: nothing is in service since. `forced`: it had no test scores when deployed.
     """
 
     id: int
     slot: Slot
-    version: str
+    version: str | None
     previous: str | None
-    backbone_digest: str
-    action: Literal["deploy", "rollback"]
+    backbone_digest: str | None
+    action: Literal["deploy", "rollback", "withdraw"]
     forced: bool
     actor: str
     reason: str

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 # Revisions are numbered, so that older and newer are told apart without importing Alembic.
-HEAD_REVISION = "0005"
+HEAD_REVISION = "0006"
 VERSION_TABLE = "u2net_alembic_version"
 
 DIGEST = String(64)
@@ -184,7 +184,8 @@ class RunBaseRow(Base):
 class DeploymentRow(Base):
     """A change of what is in service; rows are only added. A site of "" means everywhere.
 
-    previous: what was in service until then. restores: of a rollback, the row it went back to.
+    version: None where nothing is in service since. previous: what was in service until then.
+    restores: of a rollback, the row it went back to; None if that was before the first.
     """
 
     __tablename__ = "u2net_deployments"
@@ -194,7 +195,7 @@ class DeploymentRow(Base):
     domain: Mapped[str] = mapped_column(ForeignKey(DomainRow.name))
     alias: Mapped[str] = mapped_column(NAME)
     site: Mapped[str] = mapped_column(NAME)
-    version_id: Mapped[int] = mapped_column(ForeignKey(VersionRow.id), index=True)
+    version_id: Mapped[int | None] = mapped_column(ForeignKey(VersionRow.id), index=True)
     previous_id: Mapped[int | None] = mapped_column(ForeignKey(VersionRow.id))
     restores_id: Mapped[int | None] = mapped_column(ForeignKey("u2net_deployments.id"))
     action: Mapped[str] = mapped_column(String(16))
@@ -203,7 +204,7 @@ class DeploymentRow(Base):
     reason: Mapped[str]
     created_at: Mapped[str] = mapped_column(TIME, default=now)
 
-    version: Mapped[VersionRow] = relationship(foreign_keys=version_id, lazy="joined")
+    version: Mapped[VersionRow | None] = relationship(foreign_keys=version_id, lazy="joined")
     previous: Mapped[VersionRow | None] = relationship(foreign_keys=previous_id, lazy="joined")
 
 

@@ -1,4 +1,4 @@
-"""`u2net model deploy`, `rollback`, `promote`, `history`: what is in service, and what was."""
+"""`u2net model deploy`, `withdraw` and the like: what is in service, and what was."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rollback(
     by: By = None,
     _json: Json = False,
 ) -> None:
-    """Put back the version that was in service before.
+    """Put back the version that was in service before; if there was none, nothing is in service.
 
     \b
     Examples:
@@ -66,6 +66,25 @@ def rollback(
     """
     slot, began = _slot(domain, alias, site), datetime.now(UTC)
     _emit(open_catalog().deployments.rollback(slot, _actor(by), reason), began)
+
+
+def withdraw(
+    domain: Domain,
+    alias: Alias = "champion",
+    site: Site = None,
+    reason: Reason = "",
+    by: By = None,
+    _json: Json = False,
+) -> None:
+    """Take a version out of service; a site has what is in service everywhere again.
+
+    \b
+    Examples:
+      u2net model withdraw heart --reason "a patient withdrew consent"
+      u2net model withdraw heart --site north
+    """
+    slot, began = _slot(domain, alias, site), datetime.now(UTC)
+    _emit(open_catalog().deployments.withdraw(slot, _actor(by), reason), began)
 
 
 def promote(
@@ -128,7 +147,7 @@ def history(
         "slot": lambda one: one.slot,
         "action": lambda one: one.action + (" (forced)" if one.forced else ""),
         "from": lambda one: one.previous or "-",
-        "to": lambda one: one.version,
+        "to": lambda one: one.version or "-",
         "who": lambda one: one.actor,
         "why": lambda one: one.reason or "-",
     }
@@ -165,6 +184,8 @@ def _already(done: DeploymentRecord) -> str:
 
 
 def _sentence(done: DeploymentRecord) -> str:
+    if done.version is None:
+        return f"{done.previous} is no longer in service as {done.slot}"
     instead = f", in place of {done.previous}" if done.previous else ""
     marked = "; it was never evaluated" if done.forced else ""
     return f"{done.version} is in service as {done.slot}{instead}{marked}"

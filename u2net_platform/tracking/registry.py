@@ -52,12 +52,12 @@ class Registered:
 
 @dataclass(frozen=True)
 class Alias:
-    """A place in service, and the reference of the version that holds it, which is registered."""
+    """A place in service, and the reference of the version that holds it; None: nothing does."""
 
     domain: str
     alias: str
     site: str | None
-    version: str
+    version: str | None
 
     @property
     def name(self) -> str:
@@ -135,22 +135,25 @@ class Registry:
                 self._client.set_model_version_tag(name, known.number, key, text)
 
     def set_alias(self, alias: Alias) -> bool:
-        """Let an alias name what is in service; whether it did not do so before.
+        """Let an alias name what is in service, or nothing; whether it did not do so before.
 
         Nothing is done for a version that is not registered: whoever registers it sets its aliases.
 
         Raises:
             CatalogUnreachable: MLflow keeps names such as `latest` for itself.
         """
-        name = model_name(alias.domain)
-        if (version := self.versions(alias.domain).get(alias.version)) is None:
+        name, registered = model_name(alias.domain), self.versions(alias.domain)
+        if not registered or (alias.version is not None and alias.version not in registered):
             return False
-        number = version.number
+        number = registered[alias.version].number if alias.version is not None else None
         with answering(self._uri):
             there = self._client.get_registered_model(name).aliases.get(alias.name)
-            if str(there) == number:
+            if (there if there is None else str(there)) == number:
                 return False
-            self._client.set_registered_model_alias(name, alias.name, number)
+            if number is None:
+                self._client.delete_registered_model_alias(name, alias.name)
+            else:
+                self._client.set_registered_model_alias(name, alias.name, number)
         return True
 
     def _run_of(self, entry: Entry) -> str:

@@ -94,7 +94,7 @@ def _condition(text: str) -> Condition:
 
 def _in_service(catalog: Catalog, slot: Slot) -> VersionRecord | None:
     try:
-        return catalog.find(catalog.deployments.in_service(slot).version)
+        return catalog.deployments.version_in_service(slot)
     except UnknownRecord:
         return None
 

@@ -38,7 +38,7 @@ class Registration:
     """What MLflow was told.
 
     registered: by reference, as `u2net-heart/3`. updated: whose scores or pictures are new.
-    aliases: now set. failed: what could not be registered or set, and why.
+    aliases: now set, or taken away. failed: what could not be registered or set, and why.
     """
 
     registered: dict[str, str] = field(default_factory=dict)
@@ -135,7 +135,7 @@ def _write_data(
 
 
 def _set_aliases(registry: Registry, catalog: Catalog, domain: str, done: Registration) -> None:
-    for one in catalog.deployments.current(domain):
+    for one in catalog.deployments.last_changes(domain):
         alias = Alias(domain, one.slot.alias, one.slot.site, one.version)
         name = f"{model_name(domain)}@{alias.name}"
         try:

@@ -79,8 +79,6 @@ def test_rollback_goes_back_step_by_step(five: Catalog) -> None:
         five.deployments.deploy(HEART, number, "ann")
     back = [five.deployments.rollback(HEART, "bob", "worse").version for _ in range(2)]
     assert back == ["heart:2", "heart:1"]
-    with pytest.raises(NothingToRollBack, match="heart@champion"):
-        five.deployments.rollback(HEART, "bob")
     five.deployments.deploy(HEART, 4, "ann")
     # What was in service before heart:4 was heart:1, whatever had been tried in between.
     assert five.deployments.rollback(HEART, "bob").version == "heart:1"
@@ -128,9 +126,50 @@ def test_what_is_not_there_is_named(five: Catalog) -> None:
         five.deployments.in_service(NORTH)
     with pytest.raises(NothingToRollBack):
         five.deployments.rollback(HEART, "ann")
+    with pytest.raises(UnknownRecord, match="nothing of its own"):
+        five.deployments.withdraw(HEART, "ann")
+
+
+def test_a_first_deployment_is_rolled_back_to_nothing_and_no_further(five: Catalog) -> None:
     five.deployments.deploy(HEART, 1, "ann")
-    with pytest.raises(NothingToRollBack):
-        five.deployments.rollback(HEART, "ann")
+    for _ in range(2):
+        assert five.deployments.deploy(NORTH, 2, "ann").previous is None
+        assert five.find("heart@champion/north").number == 2
+        back = five.deployments.rollback(NORTH, "ann")
+        assert (back.version, back.previous, back.backbone_digest) == (None, "heart:2", None)
+        assert five.find("heart@champion/north").number == 1
+        with pytest.raises(NothingToRollBack, match="heart@champion/north"):
+            five.deployments.rollback(NORTH, "ann")
+    assert [str(one.slot) for one in five.deployments.current()] == ["heart@champion"]
+
+
+def test_what_is_withdrawn_is_out_of_service_and_comes_back_by_a_rollback(five: Catalog) -> None:
+    five.deployments.deploy(HEART, 1, "ann")
+    five.deployments.deploy(NORTH, 2, "ann")
+    done = five.deployments.withdraw(NORTH, "bob", "as everywhere")
+    assert (done.action, done.version, done.previous) == ("withdraw", None, "heart:2")
+    assert five.find("heart@champion/north").number == 1
+    with pytest.raises(UnknownRecord, match="heart@champion/north has nothing of its own"):
+        five.deployments.withdraw(NORTH, "bob")
+    five.deployments.withdraw(HEART, "bob")
+    assert five.deployments.current() == []
+    with pytest.raises(UnknownRecord, match="Nothing is in service as heart@champion/north"):
+        five.find("heart@champion/north")
+    five.deployments.deploy(NORTH, 3, "ann")
+    undone = [five.deployments.rollback(NORTH, "bob").version for _ in range(3)]
+    assert undone == [None, "heart:2", None]
+
+
+@pytest.mark.parametrize("actor", ["", "a" * 129])
+def test_who_rolls_back_or_withdraws_has_a_name_that_every_database_takes(
+    five: Catalog, actor: str
+) -> None:
+    for number in (1, 2):
+        five.deployments.deploy(HEART, number, "ann")
+    for change in (five.deployments.rollback, five.deployments.withdraw):
+        with pytest.raises(InvalidSlot, match="--by"):
+            change(HEART, actor)
+    assert five.find("heart@champion").number == 2
 
 
 def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(

@@ -90,5 +90,13 @@ def test_what_a_domain_of_a_run_began_with_stays(url: str, tmp_path: Path) -> No
     ]
 
 
+def test_what_was_withdrawn_stays_withdrawn(url: str, tmp_path: Path) -> None:
+    restore(FOLDER / "0006.sql", url, tmp_path)
+    Catalog.upgrade(url)
+    catalog = Catalog.open(url)
+    assert [str(one.slot) for one in catalog.deployments.current()] == ["heart@champion"]
+    assert catalog.find("heart@champion/north").reference == "heart:1"
+
+
 def test_the_present_revision_is_among_the_stored() -> None:
     assert HEAD_REVISION in [dump.stem for dump in STORED]

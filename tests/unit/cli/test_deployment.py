@@ -72,6 +72,20 @@ def test_a_version_goes_into_service_and_back_in_one_step(u2net) -> None:
     ]
 
 
+def test_a_version_is_taken_out_of_service(u2net) -> None:
+    u2net("model", "deploy", "bright:1", "--site", "north")
+    done = u2net("model", "withdraw", "bright", "--site", "north", "--by", "ann", "--reason", "bad")
+    assert "bright:1 is no longer in service as bright@champion/north\n" in done
+    row, *_ = csv.DictReader(io.StringIO(u2net("model", "history", "bright", "--csv")))
+    assert [row[key] for key in ("action", "from", "to", "why")] == [
+        "withdraw",
+        "bright:1",
+        "-",
+        "bad",
+    ]
+    assert "UnknownRecord" in u2net("model", "withdraw", "bright", exit_code=6)
+
+
 def test_a_version_may_be_named_by_two_words_and_again_it_is_in_service_already(u2net) -> None:
     assert "bright:2 is in service as bright@champion\n" in u2net("model", "deploy", "bright", "2")
     again = u2net("model", "deploy", "bright:2")

@@ -99,6 +99,11 @@ def test_scores_and_aliases_follow_the_catalog(
     assert register(settings, ["bright"]).aliases == ["u2net-bright@champion"]
     assert int(client.get_model_version_by_alias("u2net-bright", "champion").version) == 1
 
+    catalog.deployments.withdraw(champion, "me")
+    assert register(settings, ["bright"]).aliases == ["u2net-bright@champion"]
+    assert register(settings, ["bright"]).aliases == []
+    assert list(client.get_registered_model("u2net-bright").aliases) == ["champion_AT_north"]
+
 
 def test_what_lies_in_mlflow_follows_scores_and_gets_pictures_that_are_asked_for(
     settings: Settings, client: MlflowClient, publish_bright, tmp_path: Path
