@@ -17,14 +17,22 @@ from u2net_platform.catalog.records import (
     EVERYTHING,
     DeploymentRecord,
     Page,
+    RunRecord,
     Slot,
     VersionRecord,
     is_evaluated,
 )
 from u2net_platform.catalog.references import NAME
+from u2net_platform.catalog.runs import run_record
 from u2net_platform.catalog.tables import DeploymentRow, RunRow, VersionRow
 from u2net_platform.catalog.versions import find_version, version_record
-from u2net_platform.errors import InvalidSlot, NotEvaluated, NothingToRollBack, UnknownRecord
+from u2net_platform.errors import (
+    Conflict,
+    InvalidSlot,
+    NotEvaluated,
+    NothingToRollBack,
+    UnknownRecord,
+)
 
 RESERVED_ALIASES = r"latest|v\d+"
 LONGEST_ACTOR = 128
@@ -61,14 +69,32 @@ class Deployments:
             version = find_version(session, slot.domain, number)
             evaluated = is_evaluated(version.metrics)
             if not evaluated and not force:
-                run = session.get_one(RunRow, version.run_id)
-                raise not_evaluated(f"{version.domain}:{version.number}", run.fold)
-            before = _newest(session, slot)
-            if before is not None and before.version_id == version.id:
-                return _record(before)
-            row = _row(slot, version, before, "deploy", actor, reason)
-            row.forced = not evaluated
-            return _added(session, row)
+                run = run_record(session.get_one(RunRow, version.run_id))
+                raise not_evaluated(f"{version.domain}:{version.number}", run)
+            return _put(session, slot, version, actor, reason)
+
+        return self._database.write(work)
+
+    def replace(
+        self, known: DeploymentRecord | None, slot: Slot, number: int, actor: str, reason: str
+    ) -> DeploymentRecord:
+        """As `deploy`, where what is in service still is what it was held against; None: nothing.
+
+        Raises:
+            Conflict: somebody has put another into service meanwhile.
+        """
+        _require_names(slot, actor)
+
+        def work(session: Session) -> DeploymentRecord:
+            find_domain(session, slot.domain, hold=True)
+            holder = _holder(session, slot)
+            if (holder.id if holder else None) != (known.id if known else None):
+                raise Conflict(
+                    f"What is in service as {slot} has changed meanwhile",
+                    "Repeat the command: it goes by what is there now.",
+                )
+            version = find_version(session, slot.domain, number)
+            return _put(session, slot, version, actor, reason)
 
         return self._database.write(work)
 
@@ -126,11 +152,17 @@ class Deployments:
         Raises:
             UnknownDomain, UnknownRecord
         """
-        return self._database.read(lambda session: _record(_in_service(session, slot)[0]))
+        return self._database.read(lambda session: _record(_in_service(session, slot)))
 
     def version_in_service(self, slot: Slot) -> VersionRecord:
         """The version of `in_service`. Raises as that."""
-        return self._database.read(lambda session: version_record(_in_service(session, slot)[1]))
+
+        def query(session: Session) -> VersionRecord:
+            version = _in_service(session, slot).version
+            assert version is not None  # what is in service
+            return version_record(version)
+
+        return self._database.read(query)
 
     def current(
         self,
@@ -217,11 +249,11 @@ def _require_actor(actor: str) -> None:
         )
 
 
-def not_evaluated(reference: str, fold: int | None) -> NotEvaluated:
-    """What is said of a version without scores of test cases; `fold` is that of its run."""
-    if fold is None:
+def not_evaluated(reference: str, run: RunRecord) -> NotEvaluated:
+    """What is said of a version of a run without scores of test cases."""
+    if not run.cases(reference.partition(":")[0], "test"):
         return NotEvaluated(
-            f"{reference} learned from every case, so none is left to test it on",
+            f"{reference} was never evaluated, and its run names no test cases to do it on",
             f"Score it on other data: u2net evaluate {reference} --cases all --data FOLDER --keep"
             " NAME; or deploy it as it is, marked: --force",
         )
@@ -235,17 +267,35 @@ def _newest(session: Session, slot: Slot) -> DeploymentRow | None:
     return session.scalars(_of(slot).order_by(DeploymentRow.id.desc()).limit(1)).first()
 
 
-def _in_service(session: Session, slot: Slot) -> tuple[DeploymentRow, VersionRow]:
+def _put(
+    session: Session, slot: Slot, version: VersionRow, actor: str, reason: str
+) -> DeploymentRecord:
+    before = _newest(session, slot)
+    if before is not None and before.version_id == version.id:
+        return _record(before)
+    row = _row(slot, version, before, "deploy", actor, reason)
+    row.forced = not is_evaluated(version.metrics)
+    return _added(session, row)
+
+
+def _in_service(session: Session, slot: Slot) -> DeploymentRow:
     """Raises UnknownDomain, UnknownRecord."""
     find_domain(session, slot.domain)
-    for place in dict.fromkeys((slot, slot.model_copy(update={"site": None}))):
+    if (row := _holder(session, slot)) is None:
+        raise UnknownRecord(
+            f"Nothing is in service as {slot}",
+            f"Deploy a version: u2net model deploy {slot.domain}:N --as {slot.alias}",
+        )
+    return row
+
+
+def _holder(session: Session, slot: Slot) -> DeploymentRow | None:
+    """What holds at a site: its own, else what is everywhere."""
+    for place in (slot, slot.model_copy(update={"site": None})):
         row = _newest(session, place)
         if row is not None and row.version is not None:
-            return row, row.version
-    raise UnknownRecord(
-        f"Nothing is in service as {slot}",
-        f"Deploy a version: u2net model deploy {slot.domain}:N --as {slot.alias}",
-    )
+            return row
+    return None
 
 
 def _last_changes() -> Select[DeploymentRow]:

@@ -86,6 +86,11 @@ class RunRecord(Record):
     started_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None
 
+    def cases(self, domain: str, part: Literal["training", "validation", "test"]) -> list[str]:
+        """Those of a domain in a part of its split; none where the run does not name them."""
+        split: dict[str, list[str]] = self.fingerprints.get(domain, {}).get("split", {})
+        return split.get(part, [])
+
 
 class NewVersion(Record):
     """All that a version is made of; the catalog adds its number.

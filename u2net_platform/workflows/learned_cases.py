@@ -22,8 +22,8 @@ def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mappin
         if run.id in seen:
             continue
         seen.add(run.id)
-        for domain, one in run.fingerprints.items():
-            found[domain].update(one.get("split", {}).get("training", ()))
+        for domain in run.fingerprints:
+            found[domain].update(run.cases(domain, "training"))
         waiting += _built_on(catalog, run)
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.deployments import not_evaluated
 from u2net_platform.catalog.records import DeploymentRecord, Slot, VersionRecord, scores_key
-from u2net_platform.errors import InvalidRule, NotEvaluated, RuleNotMet, UnknownRecord
+from u2net_platform.errors import Conflict, InvalidRule, NotEvaluated, RuleNotMet, UnknownRecord
 
 CURRENT = "current"  # on the right side of a condition: what is in service now
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
@@ -55,13 +55,15 @@ def promote(
         InvalidRule: the rule cannot be read, or a class or score in it is not among the version's.
         RuleNotMet: with every condition that does not hold, and the score.
         NotEvaluated: the version has no such scores, or what is in service has none `on` that data.
+        Conflict: what is in service was tested on other cases, or has changed meanwhile.
         InvalidSlot: as `Deployments.deploy`.
     """
     conditions = parse_rule(rule)
-    current = _in_service(catalog, slot)
+    known, current = _in_service(catalog, slot)
     _require_scores(catalog, version, on)
-    if on and current and any(one.bound is None for one in conditions):
-        _require_scores(catalog, current, on)
+    compares = any(one.bound is None for one in conditions)
+    if current and compares:
+        _require_comparable(catalog, version, current, on)
     broken = [text for one in conditions if (text := _broken(one, version, current, on))]
     if broken:
         raise RuleNotMet(
@@ -69,6 +71,8 @@ def promote(
             "Train a better one, or change the rule; or deploy it without: u2net model deploy",
         )
     reason = f"promoted: {rule}" + (f" on {on}" if on else "")
+    if compares:
+        return catalog.deployments.replace(known, slot, version.number, actor, reason)
     return catalog.deployments.deploy(slot, version.number, actor, reason)
 
 
@@ -78,32 +82,69 @@ def parse_rule(rule: str) -> list[Condition]:
     Raises:
         InvalidRule
     """
-    return [_condition(text) for text in rule.split(" and ")]
-
-
-def _condition(text: str) -> Condition:
-    match = CONDITION.fullmatch(text)
-    if not match:
+    found, text = [], ""
+    for part in rule.split(" and "):
+        text += part
+        if match := CONDITION.fullmatch(text):
+            found.append(_condition(match))
+            text = ""
+        else:
+            text += " and "  # of the name of a class
+    if text:
         raise InvalidRule(
-            f"{text.strip()!r} is no condition",
+            f"{text.removesuffix(' and ').strip()!r} is no condition",
             "Write one like: dice >= 0.9 and hd95_mm < 5 and posterior.dice >= current",
         )
+    return found
+
+
+def _condition(match: re.Match[str]) -> Condition:
     bound = None if match["bound"] == CURRENT else float(match["bound"])
-    return Condition(text.strip(), match["label"], match["metric"], match["comparison"], bound)
+    return Condition(match[0].strip(), match["label"], match["metric"], match["comparison"], bound)
 
 
-def _in_service(catalog: Catalog, slot: Slot) -> VersionRecord | None:
+def _in_service(
+    catalog: Catalog, slot: Slot
+) -> tuple[DeploymentRecord, VersionRecord] | tuple[None, None]:
     try:
-        return catalog.deployments.version_in_service(slot)
+        deployed = catalog.deployments.in_service(slot)
     except UnknownRecord:
-        return None
+        return None, None
+    assert deployed.version is not None  # it is in service
+    return deployed, catalog.find(deployed.version)
+
+
+def _require_comparable(
+    catalog: Catalog, version: VersionRecord, current: VersionRecord, on: str | None
+) -> None:
+    """Raises NotEvaluated, Conflict."""
+    if on is not None:
+        _require_scores(catalog, current, on)
+    elif scores_key(None) in current.metrics and not _same_test(catalog, version, current):
+        raise Conflict(
+            f"{version.reference} and {current.reference} are not known to be tested on the same"
+            " cases, so that neither score says which is better",
+            "Score both on one data set (u2net evaluate VERSION --cases all --data FOLDER --keep"
+            " NAME), then promote with --on NAME; or name a number instead of `current`.",
+        )
+
+
+def _same_test(catalog: Catalog, version: VersionRecord, current: VersionRecord) -> bool:
+    """Whether two versions have the same test cases, or, where no names came with them, the same
+    cases to learn from, which leaves the same to be tested."""
+    runs = [catalog.runs.get(one.run_id) for one in (version, current)]
+    named, other = (set(run.cases(version.domain, "test")) for run in runs)
+    if named and other:
+        return named == other
+    data, others = (run.fingerprints.get(version.domain, {}).get("data_digest") for run in runs)
+    return data is not None and data == others
 
 
 def _require_scores(catalog: Catalog, version: VersionRecord, on: str | None) -> None:
     if scores_key(on) in version.metrics:
         return
     if on is None:
-        raise not_evaluated(version.reference, catalog.runs.get(version.run_id).fold)
+        raise not_evaluated(version.reference, catalog.runs.get(version.run_id))
     raise NotEvaluated(
         f"{version.reference} has no scores on {on}",
         f"Score it there: u2net evaluate {version.reference} --cases all --data FOLDER --keep {on}",

@@ -9,6 +9,7 @@ import pytest
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import NewVersion, Page, RunRecord, Slot
 from u2net_platform.errors import (
+    Conflict,
     InvalidSlot,
     NotEvaluated,
     NothingToRollBack,
@@ -23,11 +24,17 @@ PROCESSES, EACH = 8, 125
 
 
 @pytest.fixture
-def five(trained: Catalog, new_version: Callable[..., NewVersion]) -> Catalog:
+def five(
+    trained: Catalog, new_version: Callable[..., NewVersion], new_run: Callable[..., RunRecord]
+) -> Catalog:
     """heart:1 to heart:5 on two backbones, of which the last was never evaluated."""
+    split = {"heart": {"split": {"test": ["P1"]}}}
+    trained.runs.create(new_run(id="tested", fingerprints=split))
     for k in range(5):
         backbone, metrics = "bbbcc"[k] * 64, EVALUATED if k < 4 else {}
-        trained.versions.publish(new_version(backbone_digest=backbone, metrics=metrics))
+        trained.versions.publish(
+            new_version(backbone_digest=backbone, metrics=metrics, run_id="tested")
+        )
     return trained
 
 
@@ -105,16 +112,24 @@ def test_only_an_evaluated_version_is_deployed_and_a_forced_one_is_marked(five: 
 
 
 def test_a_version_that_has_no_test_cases_is_not_sent_to_be_evaluated(
-    trained: Catalog,
-    new_run: Callable[..., RunRecord],
-    new_version: Callable[..., NewVersion],
+    trained: Catalog, new_version: Callable[..., NewVersion]
 ) -> None:
-    trained.runs.create(new_run(id="run-of-all", fold=None))
-    trained.versions.publish(new_version(run_id="run-of-all"))
-    with pytest.raises(NotEvaluated, match="heart:1 learned from every case") as caught:
+    # As a run of `--fold all` or of a coordinator leaves it, or one that came in a bundle.
+    trained.versions.publish(new_version())
+    with pytest.raises(NotEvaluated, match=r"heart:1 .* names no test cases") as caught:
         trained.deployments.deploy(HEART, 1, "ann")
-    assert "--data FOLDER --keep" in caught.value.hint  # it has no test cases
+    assert "--data FOLDER --keep" in caught.value.hint
     assert trained.deployments.deploy(HEART, 1, "ann", force=True).forced
+
+
+def test_a_version_replaces_what_it_was_held_against_and_nothing_else(five: Catalog) -> None:
+    first = five.deployments.replace(None, NORTH, 1, "ann", "better")
+    five.deployments.deploy(NORTH, 2, "bob")
+    for known in (None, first):
+        with pytest.raises(Conflict, match="heart@champion/north has changed"):
+            five.deployments.replace(known, NORTH, 3, "ann", "better")
+    now = five.deployments.in_service(NORTH)
+    assert five.deployments.replace(now, NORTH, 3, "ann", "better").previous == "heart:2"
 
 
 def test_what_is_not_there_is_named(five: Catalog) -> None:

@@ -5,9 +5,9 @@ import sqlite3
 import pytest
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import Slot
-from u2net_platform.errors import InvalidRule, NotEvaluated, RuleNotMet
-from u2net_platform.workflows.promote import promote
+from u2net_platform.catalog.records import NewVersion, Slot, VersionRecord
+from u2net_platform.errors import Conflict, InvalidRule, NotEvaluated, RuleNotMet
+from u2net_platform.workflows.promote import parse_rule, promote
 
 SLOT = Slot(domain="bright")
 
@@ -58,6 +58,51 @@ def test_it_is_held_against_what_is_in_service(catalog: Catalog) -> None:
     assert catalog.find("bright@champion").number == 2
 
 
+def test_what_has_come_into_service_meanwhile_is_not_passed_over(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(catalog, catalog.find("bright:1"), SLOT, "dice > 0.8", "ann")
+    reads = Catalog.find
+
+    def then_another_is_quicker(self: Catalog, reference: str) -> VersionRecord:
+        found = reads(self, reference)
+        self.deployments.deploy(SLOT, 2, "bob")
+        return found
+
+    lesser = catalog.find("bright:1")
+    monkeypatch.setattr(Catalog, "find", then_another_is_quicker)
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        promote(catalog, lesser, SLOT, "dice >= current", "ann")
+    assert catalog.deployments.in_service(SLOT).version == "bright:2"
+
+
+def test_scores_of_other_cases_are_not_compared(catalog: Catalog, settings) -> None:
+    promote(catalog, catalog.find("bright:1"), SLOT, "dice > current", "ann")
+    run = catalog.runs.get(catalog.find("bright:1").run_id)
+    better = {name: getattr(catalog.find("bright:2"), name) for name in NewVersion.model_fields}
+
+    def version_of(name: str, **changed: object) -> VersionRecord:
+        noted = {"bright": run.fingerprints["bright"] | changed}
+        catalog.runs.create(run.model_copy(update={"id": name, "fingerprints": noted}))
+        return catalog.versions.publish(NewVersion(**better | {"run_id": name}))
+
+    other_fold = version_of("other", split={"test": ["case_4"]}, data_digest="f" * 64)
+    foreign = version_of("foreign", split={}, data_digest="f" * 64)
+    for version in (other_fold, foreign):
+        with pytest.raises(Conflict, match="not known to be tested on the same") as caught:
+            promote(catalog, version, SLOT, "dice > current", "ann")
+        assert "--on NAME" in caught.value.hint
+    travelled = version_of("travelled", split={})  # names of cases do not, their digest does
+    assert promote(catalog, travelled, SLOT, "dice > current", "ann").version == "bright:6"
+    promote(catalog, other_fold, SLOT, "dice > 0.9", "ann")
+
+
+def test_the_name_of_a_class_may_hold_an_and() -> None:
+    rule = "dice >= 0.9 and gray and white matter.dice > 0.5 and hd95_mm < current"
+    found = [(one.label, one.metric) for one in parse_rule(rule)]
+    assert found == [(None, "dice"), ("gray and white matter", "dice"), (None, "hd95_mm")]
+
+
 def test_what_is_in_service_under_a_name_of_an_older_release_counts(
     settings, catalog: Catalog
 ) -> None:
@@ -101,7 +146,17 @@ def test_scores_elsewhere_are_no_test_scores(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["", "dice", "dice >= x", "speed > 1", "dice >= 0.9 or dice < 1", "spleen.dice > 0"]
+    "rule",
+    [
+        "",
+        "dice",
+        "dice >= x",
+        "speed > 1",
+        "dice >= 0.9 or dice < 1",
+        "spleen.dice > 0",
+        " and dice > 0",
+        "dice > 0 and ",
+    ],
 )
 def test_a_rule_that_cannot_be_read_is_named(catalog: Catalog, rule: str) -> None:
     with pytest.raises(InvalidRule):
