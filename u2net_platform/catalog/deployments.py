@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from u2net_platform.catalog.database import Database
@@ -174,15 +174,19 @@ class Deployments:
     ) -> list[DeploymentRecord]:
         """What is in service, by domain, alias and site; `backbone` is a digest or its beginning.
 
+        At a site that is its own, and where it has none, what is everywhere.
+
         Raises:
             UnknownDomain
         """
         rows = _last_changes().where(DeploymentRow.version_id.is_not(None))
+        if site is not None:
+            rows = _at(site, rows)
         if backbone is not None:
             rows = rows.join(DeploymentRow.version).where(
                 VersionRow.backbone_digest.startswith(backbone, autoescape=True)
             )
-        return self._list(rows, domain, alias, site, page)
+        return self._list(rows, domain, alias, None, page)
 
     def last_changes(self, domain: str) -> list[DeploymentRecord]:
         """The last change of each of a domain's slots, also of those that are empty since.
@@ -302,6 +306,15 @@ def _last_changes() -> Select[DeploymentRow]:
     slot = DeploymentRow.domain, DeploymentRow.alias, DeploymentRow.site
     newest = select(func.max(DeploymentRow.id)).group_by(*slot).scalar_subquery()
     return select(DeploymentRow).where(DeploymentRow.id.in_(newest)).order_by(*slot)
+
+
+def _at(site: str, rows: Select[DeploymentRow]) -> Select[DeploymentRow]:
+    """Of what is in service: a site's own, and where it has none, what is everywhere."""
+    place = tuple_(DeploymentRow.domain, DeploymentRow.alias)
+    own = rows.where(DeploymentRow.site == site)
+    names = own.with_only_columns(DeploymentRow.domain, DeploymentRow.alias).order_by(None)
+    everywhere = and_(DeploymentRow.site == EVERYWHERE, place.not_in(names))
+    return rows.where(or_(DeploymentRow.site == site, everywhere))
 
 
 def _is_beginning(session: Session, row: DeploymentRow) -> bool:

@@ -114,7 +114,9 @@ def gc(
 def deployed(
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     alias: Annotated[str | None, typer.Option("--as", help="Only under this name.")] = None,
-    site: Annotated[str | None, typer.Option(help="Only at this site.")] = None,
+    site: Annotated[
+        str | None, typer.Option(help="At this site, where it may be what is everywhere.")
+    ] = None,
     limit: Limit = 100,
     offset: Offset = 0,
     csv: Csv = False,

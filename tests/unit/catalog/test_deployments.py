@@ -207,7 +207,12 @@ def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(
     ]
     assert found() == everything
     assert found(domain="liver") == everything[3:]
-    assert found(site="north") == everything[1:2]
+    assert found(site="north") == everything[1:]
+    assert found(site="north", alias="champion", domain="heart") == everything[1:2]
+    assert found(site="south") == [everything[0], *everything[2:]]
+    five.deployments.withdraw(NORTH, "ann")
+    assert found(site="north") == [everything[0], *everything[2:]]
+    five.deployments.rollback(NORTH, "ann")
     assert found(alias="trial") == everything[2:3]
     assert found(backbone="b" * 8) == [everything[0], *everything[2:]]
     assert found(page=Page(limit=2, offset=1)) == everything[1:3]
