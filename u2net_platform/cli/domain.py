@@ -282,6 +282,8 @@ def _render_list(data: dict[str, Any]) -> Table:
     table = _table("domain", "state", "source", "description, or what is wrong")
     for row in data["domains"]:
         state = "broken" if row.fault else "added" if row.added else "available"
+        if row.directory is None and not row.fault:
+            state = "no plugin"
         place = str(row.directory) if row.source in ("path", "folder") else row.source
         table.add_row(row.name, state, place, row.fault or row.description)
     return table

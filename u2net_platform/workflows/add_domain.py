@@ -14,6 +14,8 @@ from u2net_platform.domains.plugin import SPEC_FILE
 from u2net_platform.errors import MissingFile, UnknownDomain
 from u2net_platform.settings import Settings
 
+WITHOUT_PLUGIN = {"bundle", "federation"}  # sources of domains whose versions were made elsewhere
+
 
 @dataclass(frozen=True)
 class Added:
@@ -27,7 +29,8 @@ class Added:
 class Overview:
     """A domain as `domain list` shows it: a plugin on this machine, a row of the catalog, or both.
 
-    `fault` says why it cannot be used; `directory` is None where a plugin has disappeared.
+    `fault` says why it cannot be used; `directory` is None where a plugin has disappeared, or where
+    there was none: what came in a bundle or by a federation predicts without.
     """
 
     name: str
@@ -123,7 +126,7 @@ def _gone(record: DomainRecord) -> Overview:
         description=record.spec["description"],
         added=True,
         data_dir=record.data_dir,
-        fault="its plugin is no longer there",
+        fault=None if record.source in WITHOUT_PLUGIN else "its plugin is no longer there",
     )
 
 

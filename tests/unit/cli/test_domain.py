@@ -1,4 +1,5 @@
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import SimpleITK
 from typer.testing import CliRunner, Result
 
+from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.cli.app import app
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.plugin import DomainPlugin
@@ -46,6 +48,17 @@ def test_list_shows_added_available_and_broken_domains(
     assert "added" in lines["heart"]
     assert "available" in lines["liver"]
     assert "broken" in lines["kidney"]
+
+
+def test_a_domain_that_came_without_a_plugin_is_not_broken(home: Settings) -> None:
+    catalog = Catalog.open(home.database_url)
+    for name in ("bundle", "federation"):
+        spec = {"name": name, "description": "An organ"}
+        catalog.domains.add(spec, f"{name}-one", "a" * 64, name)
+    assert {row["fault"] for row in data("list")["domains"]} == {None}
+    lines = run("list").stdout
+    assert re.search(r"bundle-one +no plugin +bundle +An organ", lines)
+    assert re.search(r"federation-one +no plugin +federation +An organ", lines)
 
 
 def test_show_prints_a_spec_that_reads_back(tmp_path: Path) -> None:
