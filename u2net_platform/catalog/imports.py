@@ -25,7 +25,8 @@ OF_A_RUN = {"kind", "mode", "recipe", "seed", "fold", "device", "step", "started
 class Taken(NamedTuple):
     """A version that was taken in. `new`: it was not there before.
 
-    added: metrics that the version here did not have. kept: those that it has otherwise.
+    added: metrics that the version here did not have. kept: those that it has otherwise, or that
+    nobody vouches for.
     """
 
     record: VersionRecord
@@ -40,17 +41,19 @@ class Imports:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def take(self, new: NewVersion, run: RunRecord) -> Taken:
+    def take(self, new: NewVersion, run: RunRecord, trusted: bool = False) -> Taken:
         """Publish a version with its run, and its domain if need be: all of it, or nothing.
 
-        The same parts again are the version that is there: it gets the metrics that it lacks.
+        The same parts again are the version that is there: it gets the metrics that it lacks. One
+        that was made here gets them from whom the user trusts: by scores a version is deployed.
         """
 
         def work(session: Session) -> Taken:
             _require_domain(session, new)
             row = _same_parts(session, new)
             if row is not None:
-                return _completed(row, new)
+                made_here = session.get_one(RunRow, row.run_id).directory != run.directory
+                return _completed(row, new, closed=made_here and not trusted)
             run_id = _find_or_add_run(session, run, new.domain)
             row = add_version(session, new.model_copy(update={"run_id": run_id}))
             return Taken(version_record(row), True, (), ())
@@ -80,10 +83,11 @@ def _same_parts(session: Session, new: NewVersion) -> VersionRow | None:
     return session.scalars(rows.order_by(VersionRow.number).limit(1)).first()
 
 
-def _completed(row: VersionRow, new: NewVersion) -> Taken:
+def _completed(row: VersionRow, new: NewVersion, closed: bool) -> Taken:
     scores = {key: value for key, value in new.metrics.items() if key != ORIGIN}
-    added = {key: value for key, value in scores.items() if key not in row.metrics}
-    kept = tuple(key for key, value in scores.items() if row.metrics.get(key, value) != value)
+    other = {key: value for key, value in scores.items() if row.metrics.get(key) != value}
+    added = {key: value for key, value in other.items() if key not in row.metrics and not closed}
+    kept = tuple(key for key in other if key not in added)
     if added:
         origin = {ORIGIN: new.metrics[ORIGIN]} if ORIGIN in new.metrics else {}
         row.metrics = {**origin, **row.metrics, **added}

@@ -69,7 +69,8 @@ def import_(
     if done.added:
         talk(f"{done.record.reference} got scores that it lacked: {', '.join(done.added)}")
     if done.kept:
-        talk(f"Not taken over, as it has others: {', '.join(done.kept)}")
+        name, these = done.record.reference, ", ".join(done.kept)
+        talk(f"Not taken over: {these}. {name} has others, or is from here: --trust a signer.")
     data = {"version": done.record} | {
         name: getattr(done, name) for name in ("signer", "new", "added", "kept")
     }

@@ -37,7 +37,8 @@ LOCAL_TO_A_MACHINE: dict[str, Any] = {
 class Imported:
     """A version that came from a bundle. `new`: it was not there before.
 
-    added: metrics that the version here did not have. kept: those that it has otherwise.
+    added: metrics that the version here did not have. kept: those that it has otherwise, or that
+    nobody vouches for.
     """
 
     record: VersionRecord
@@ -90,8 +91,9 @@ def import_bundle(
 ) -> Imported:
     """Verify a bundle, and publish what it holds as the next version of its domain.
 
-    Again, it is the version that is there already, which gets the scores that it lacks. A version
-    made with a plugin's code needs that plugin on this machine: bundles carry no code.
+    Again, it is the version that is there already, which gets the scores that it lacks; one that
+    was made here gets them from a trusted signer alone. A version made with a plugin's code needs
+    that plugin on this machine: bundles carry no code.
 
     Raises:
         BundleUnsafe, BundleSchema, BundleAltered, BundleUntrusted: as `read_bundle`.
@@ -106,7 +108,7 @@ def import_bundle(
         store.put(tensors)
     # Files are there; now the rows.
     run = RunRecord(**dict(parts.provenance.run) | LOCAL_TO_A_MACHINE)
-    taken = catalog.imports.take(parts.new, run)
+    taken = catalog.imports.take(parts.new, run, trusted=bool(trusted))
     return Imported(taken.record, contents.signer, taken.new, taken.added, taken.kept)
 
 

@@ -36,11 +36,24 @@ def test_metrics_that_a_version_has_stay_and_those_that_it_lacks_come(
     catalog: Catalog, new_run: Callable[..., RunRecord], new_version: Callable[..., NewVersion]
 ) -> None:
     first = {"validation": {"dice": 0.8}, "bundle": {"sha256": "1"}}
-    assert catalog.imports.take(new_version(metrics=first), new_run()).new
+    run = new_run(directory="")
+    assert catalog.imports.take(new_version(metrics=first), run).new
     again = new_version(metrics={"validation": {"dice": 0.7}, "bundle": {"sha256": "2"}} | SCORES)
-    taken = catalog.imports.take(again, new_run())
+    taken = catalog.imports.take(again, run)
     assert (taken.new, taken.added, taken.kept) == (False, ("test",), ("validation",))
     assert taken.record.metrics == first | SCORES
+
+
+def test_a_version_that_was_made_here_gets_scores_from_a_trusted_bundle_alone(
+    trained: Catalog, new_version: Callable[..., NewVersion]
+) -> None:
+    trained.versions.publish(new_version())
+    run = trained.runs.get("run-1").model_copy(update={"directory": ""})
+    praised = new_version(metrics={"bundle": {"sha256": "2"}} | SCORES)
+    taken = trained.imports.take(praised, run)
+    assert (taken.new, taken.added, taken.kept) == (False, (), ("test",))
+    assert taken.record.metrics == {}
+    assert trained.imports.take(praised, run, trusted=True).added == ("test",)
 
 
 def test_a_run_whose_parts_come_one_by_one_is_one_run_with_the_data_of_all(
