@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 VERSION_TAG = "u2net.version"
+IDENTITY = (
+    "u2net.run",
+    "u2net.domain_digest",
+)  # tags: the same in two catalogs if it is one version
 VERSIONS_PER_PAGE = 1000
 
 
@@ -52,12 +56,13 @@ class Registered:
 
 @dataclass(frozen=True)
 class Alias:
-    """A place in service, and the reference of the version that holds it; None: nothing does."""
+    """A place in service, and the number in the registry of the version that holds it; None: nothing
+    does."""
 
     domain: str
     alias: str
     site: str | None
-    version: str | None
+    number: str | None
 
     @property
     def name(self) -> str:
@@ -79,7 +84,7 @@ class Registry:
             self._client = client_of(self._uri)
 
     def versions(self, domain: str) -> dict[str, Registered]:
-        """The versions of a domain that are registered, by reference."""
+        """The versions of a domain that are registered, by reference; another catalog's, too."""
         found: dict[str, Registered] = {}
         token = None
         while True:
@@ -116,6 +121,11 @@ class Registry:
         self._log_metrics(run_id, entry)
         return _registered(made)
 
+    def is_other(self, entry: Entry, known: Mapping[str, Registered]) -> bool:
+        """Whether what is registered under its name is another: each catalog has a `heart:1`."""
+        there = known.get(entry.reference)
+        return there is not None and any(there.tags.get(t) != entry.tags[t] for t in IDENTITY)
+
     def lacks(self, entry: Entry, known: Registered) -> dict[str, str]:
         """The tags that a registered version does not have, or has otherwise."""
         return {key: text for key, text in entry.tags.items() if known.tags.get(key) != text}
@@ -137,23 +147,18 @@ class Registry:
     def set_alias(self, alias: Alias) -> bool:
         """Let an alias name what is in service, or nothing; whether it did not do so before.
 
-        Nothing is done for a version that is not registered: whoever registers it sets its aliases.
-
         Raises:
             CatalogUnreachable: MLflow keeps names such as `latest` for itself.
         """
-        name, registered = model_name(alias.domain), self.versions(alias.domain)
-        if not registered or (alias.version is not None and alias.version not in registered):
-            return False
-        number = registered[alias.version].number if alias.version is not None else None
+        name = model_name(alias.domain)
         with answering(self._uri):
             there = self._client.get_registered_model(name).aliases.get(alias.name)
-            if (there if there is None else str(there)) == number:
+            if (there if there is None else str(there)) == alias.number:
                 return False
-            if number is None:
+            if alias.number is None:
                 self._client.delete_registered_model_alias(name, alias.name)
             else:
-                self._client.set_registered_model_alias(name, alias.name, number)
+                self._client.set_registered_model_alias(name, alias.name, alias.number)
         return True
 
     def _run_of(self, entry: Entry) -> str:

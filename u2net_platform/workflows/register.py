@@ -6,13 +6,13 @@ Nothing notes what is still to be registered: each time, both sides are compared
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.catalog.records import VersionRecord
+from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.errors import CatalogUnreachable, U2NetError
 from u2net_platform.files import exclusive, is_held
 from u2net_platform.settings import Settings
@@ -65,24 +65,10 @@ def register(
     catalog, done = Catalog.open(settings.database_url), Registration()
     # Two processes that look at the same moment would both register what they miss: one waits.
     with exclusive(settings.home / LOCK, wait=True):
-        registry = Registry(settings)
+        work = _Work(settings, catalog, Registry(settings), sheet, done)
         for domain in domains:
-            known = registry.versions(domain)
-            for record in sorted(catalog.versions.list(domain), key=lambda one: one.number):
-                if _is_at_work(settings, catalog, record.run_id):
-                    continue  # which registers its versions itself, in a moment
-                entry = _entry(catalog, record, pictures=sheet is not None)
-                there = known.get(record.reference)
-                if there is None or registry.lacks(entry, there):
-                    _send(settings, registry, record, entry, there, done, sheet)
-                on_done(record.reference)
-            _set_aliases(registry, catalog, domain, done)
+            work.register(domain, on_done)
     return done
-
-
-def _is_at_work(settings: Settings, catalog: Catalog, run_id: str) -> bool:
-    running = catalog.runs.get(run_id).status == "running"
-    return running and is_held(settings.runs_dir / run_id / LOCK_FILE)
 
 
 def keep_registered(
@@ -98,29 +84,67 @@ def keep_registered(
         on_note(f"MLflow's registry lacks {name}: {reason}")
 
 
-def _send(
-    settings: Settings,
-    registry: Registry,
-    record: VersionRecord,
-    entry: Entry,
-    there: Registered | None,
-    done: Registration,
-    sheet: Sheet | None,
-) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        data = Path(temporary) / "version"
-        data.mkdir()
-        try:
-            _write_data(settings, record, data, sheet(record.reference) if sheet else None)
-        except U2NetError as error:  # weights are gone or altered, or no data for pictures
-            done.failed[record.reference] = error.message
+@dataclass(frozen=True)
+class _Work:
+    settings: Settings
+    catalog: Catalog
+    registry: Registry
+    sheet: Sheet | None
+    done: Registration
+
+    def register(self, domain: str, on_done: Callable[[str], None]) -> None:
+        known, entries = self.registry.versions(domain), []
+        for record in self.catalog.versions.list(domain):
+            run = self.catalog.runs.get(record.run_id)
+            entries.append((record, run, _entry(record, run, pictures=self.sheet is not None)))
+        if theirs := [one.reference for *_, one in entries if self.registry.is_other(one, known)]:
+            self.done.failed[model_name(domain)] = (
+                f"MLflow has {theirs[0]} of another catalog. Give each catalog a U2NET_TRACKING_URI"
+                f" of its own; or delete the model in MLflow, if that catalog is no more"
+            )
             return
-        if there is not None:
-            registry.update(entry, there, data)
-            done.updated.append(record.reference)
-            return
-        made = registry.register(entry, LOADER, data)
-    done.registered[record.reference] = f"{model_name(record.domain)}/{made.number}"
+        for record, run, entry in entries:
+            if _is_at_work(self.settings, run):
+                continue  # which registers its versions itself, in a moment
+            there = known.get(record.reference)
+            if there is None or self.registry.lacks(entry, there):
+                self._send(record, entry, known)
+            on_done(record.reference)
+        self._set_aliases(domain, known)
+
+    def _send(self, record: VersionRecord, entry: Entry, known: dict[str, Registered]) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            data = Path(temporary) / "version"
+            data.mkdir()
+            try:
+                _write_data(self.settings, record, data, self.sheet and self.sheet(entry.reference))
+            except U2NetError as error:  # weights are gone or altered, or no data for pictures
+                self.done.failed[entry.reference] = error.message
+                return
+            if (there := known.get(entry.reference)) is not None:
+                self.registry.update(entry, there, data)
+                self.done.updated.append(entry.reference)
+                return
+            known[entry.reference] = made = self.registry.register(entry, LOADER, data)
+        self.done.registered[entry.reference] = f"{model_name(entry.domain)}/{made.number}"
+
+    def _set_aliases(self, domain: str, known: Mapping[str, Registered]) -> None:
+        for one in self.catalog.deployments.last_changes(domain):
+            if not known or (one.version and one.version not in known):
+                continue  # whoever registers it sets its aliases
+            number = known[one.version].number if one.version else None
+            alias = Alias(domain, one.slot.alias, one.slot.site, number)
+            name = f"{model_name(domain)}@{alias.name}"
+            try:
+                self.done.aliases += [name] if self.registry.set_alias(alias) else []
+            except TrackingDown:
+                raise
+            except CatalogUnreachable as error:
+                self.done.failed[name] = error.message
+
+
+def _is_at_work(settings: Settings, run: RunRecord) -> bool:
+    return run.status == "running" and is_held(settings.runs_dir / run.id / LOCK_FILE)
 
 
 def _write_data(
@@ -134,19 +158,7 @@ def _write_data(
             (data / name).write_bytes(members[name])
 
 
-def _set_aliases(registry: Registry, catalog: Catalog, domain: str, done: Registration) -> None:
-    for one in catalog.deployments.last_changes(domain):
-        alias = Alias(domain, one.slot.alias, one.slot.site, one.version)
-        name = f"{model_name(domain)}@{alias.name}"
-        try:
-            done.aliases += [name] if registry.set_alias(alias) else []
-        except TrackingDown:
-            raise
-        except CatalogUnreachable as error:
-            done.failed[name] = error.message
-
-
-def _entry(catalog: Catalog, record: VersionRecord, pictures: bool) -> Entry:
+def _entry(record: VersionRecord, run: RunRecord, pictures: bool) -> Entry:
     # As in a bundle: scores on other data are of who has those.
     known = Metrics.model_fields.keys() - {"bundle"}
     scores = {key: one for key, one in record.metrics.items() if key in known}
@@ -155,7 +167,7 @@ def _entry(catalog: Catalog, record: VersionRecord, pictures: bool) -> Entry:
         domain=record.domain,
         number=record.number,
         run=record.run_id,
-        mlflow_run_id=catalog.runs.get(record.run_id).mlflow_run_id,
+        mlflow_run_id=run.mlflow_run_id,
         tags={
             "u2net.run": record.run_id,
             "u2net.backbone": record.backbone_digest,

@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pandas
 import pytest
+import torch
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
@@ -21,7 +22,7 @@ from u2net_platform.imaging.volume import read_image, read_labels, write_array
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.bundle_file import read_bundle
-from u2net_platform.workflows.register import keep_registered, register
+from u2net_platform.workflows.register import Registration, keep_registered, register
 from u2net_platform.workflows.request import LOCK_FILE
 from u2net_platform.workflows.versions import load_predictor
 
@@ -172,3 +173,25 @@ def test_a_server_that_is_down_is_said_and_no_fault(settings: Settings, publish_
     keep_registered(down, ["bright"], notes.append)
     (note,) = notes
     assert "u2net model sync" in note
+
+
+def test_a_model_of_another_catalog_is_left_as_it_is(
+    settings: Settings, client: MlflowClient, publish_bright, bright_network
+) -> None:
+    def register_champion() -> Registration:
+        publish_bright(), publish_bright()
+        catalog = Catalog.open(settings.database_url)
+        catalog.deployments.deploy(Slot(domain="bright"), 1, "me", force=True)
+        return register(settings, ["bright"])
+
+    theirs = register_champion()
+    before = client.get_model_version("u2net-bright", "1")
+    for file in settings.home.glob("catalog.db*"):  # and a catalog is started anew
+        file.unlink()
+    with torch.no_grad():
+        next(bright_network.domains.parameters()).add_(1)
+    done = register_champion()
+    assert theirs.aliases and not (done.registered or done.updated or done.aliases)
+    assert "bright:1 of another catalog" in done.failed["u2net-bright"]
+    assert client.get_model_version("u2net-bright", "1").tags == before.tags
+    assert len(client.search_model_versions("name = 'u2net-bright'")) == 2
