@@ -48,14 +48,14 @@ class TrackingDown(CatalogUnreachable):
 
 
 class MLflowRecorder:
-    """A run in MLflow: that of `run_id`, else that of `name`, which begins where there is none.
+    """A run in MLflow: that of `name`, else that of `run_id`; a new one where there is neither.
 
     Whatever is told a second time changes nothing, so that all may be sent again when it is
     unknown what has arrived: a curve takes only steps that lie after its last one.
 
     Raises:
         TrackingDown: the server does not answer.
-        CatalogUnreachable: the store refuses, is damaged, or has no such run.
+        CatalogUnreachable: the store refuses, or is damaged.
         NotWritable: its folder cannot be written.
     """
 
@@ -63,7 +63,7 @@ class MLflowRecorder:
         self._uri = settings.mlflow_uri
         with answering(self._uri):
             self._client = client_of(self._uri)
-            found = run_id or find_run(self._client, name)
+            found = find_run(self._client, name, run_id)
             if found is None:
                 found = new_run(self._client, settings, name)
             else:
@@ -142,14 +142,27 @@ def client_of(uri: str) -> MlflowClient:
         return MlflowClient(uri)
 
 
-def find_run(client: MlflowClient, name: str) -> str | None:
-    """The id of the run that carries the name of a run of the catalog."""
+def find_run(client: MlflowClient, name: str, run_id: str | None = None) -> str | None:
+    """The id of the run that carries the name of a run of the catalog, else `run_id`; None if such
+    a run was never made, was deleted, or is in a store that was moved away."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        return None
-    wanted = f"tags.`{RUN_TAG}` = '{name}'"
-    found = client.search_runs([experiment.experiment_id], wanted, max_results=1)
-    return str(found[0].info.run_id) if found else None
+    if experiment is not None:
+        wanted = f"tags.`{RUN_TAG}` = '{name}'"
+        found = client.search_runs([experiment.experiment_id], wanted, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+    return run_id if run_id and _is_active(client, run_id) else None
+
+
+def _is_active(client: MlflowClient, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def new_run(client: MlflowClient, settings: Settings, name: str) -> str:

@@ -163,15 +163,7 @@ class Registry:
 
     def _run_of(self, entry: Entry) -> str:
         """The version's run in MLflow; one that MLflow never had is made, and is over."""
-        from mlflow.exceptions import MlflowException
-
-        found = find_run(self._client, entry.run)
-        if found is None and entry.mlflow_run_id is not None:
-            try:
-                found = str(self._client.get_run(entry.mlflow_run_id).info.run_id)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+        found = find_run(self._client, entry.run, entry.mlflow_run_id)
         if found is None:
             found = new_run(self._client, self._settings, entry.run)
             self._client.set_terminated(found)

@@ -89,9 +89,16 @@ def test_a_resumed_run_goes_on_with_its_curves(store: Settings, client: MlflowCl
     assert [p.step for p in client.get_metric_history(first.run_id, "loss")] == [1, 2]
 
 
-def test_an_unknown_run_is_refused(store: Settings) -> None:
-    with pytest.raises(CatalogUnreachable, match="f00"):
-        MLflowRecorder(store, "x", run_id="f00")
+def test_a_run_that_was_deleted_or_is_of_another_store_begins_anew(
+    store: Settings, client: MlflowClient
+) -> None:
+    deleted = MLflowRecorder(store, "deleted").run_id
+    client.delete_run(deleted)
+    for gone in (deleted, "f00"):
+        recorder = MLflowRecorder(store, "deleted", run_id=gone)
+        recorder.log_points([("loss", 1.0, 2, 0)])
+        assert client.get_run(recorder.run_id).data.metrics == {"loss": 1.0}
+        client.delete_run(recorder.run_id)
 
 
 def test_two_processes_may_make_the_store_at_once(settings: Settings) -> None:
