@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.bundle import sheet_of
-from u2net_platform.cli.output import Json, emit, progress, talk
+from u2net_platform.cli.output import Json, emit, progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,10 +32,11 @@ def sync(
     from u2net_platform.workflows.sync import register_all, send_outboxes
 
     settings = Settings()
-    runs = send_outboxes(settings, talk)
+    runs, refused = send_outboxes(settings)
     sheet = (lambda reference: sheet_of(reference, pictures)) if pictures else None
     with progress("Registering") as done:
         found = register_all(settings, done, sheet)
+    found.failed |= refused
     reasons = "\n".join(f"{name}: {reason}" for name, reason in found.failed.items())
     failure = CatalogUnreachable(
         f"MLflow could not be told of all:\n{reasons}", "Put right what is named, then repeat."

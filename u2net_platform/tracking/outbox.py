@@ -14,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from u2net_platform.errors import CatalogUnreachable
 from u2net_platform.files import append_line, storage_errors
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
 from u2net_platform.tracking.recorder import Outcome
@@ -27,14 +28,14 @@ Entry = dict[str, Any]
 
 
 class OutboxRecorder:
-    """A recorder of one run that waits where the tracking server does not answer.
+    """A recorder of one run that waits where MLflow does not answer, or refuses what it is told.
 
     file: the run's outbox; what an earlier process left there is sent first.
     connect: begins the run in MLflow, or goes on with it.
-    on_note: is told once when the server falls silent, and at the end if something still waits.
+    on_note: is told once when MLflow falls silent, and at the end if something still waits.
 
     Raises:
-        CatalogUnreachable: the store refuses or is damaged, now or at any call.
+        CatalogUnreachable: the store refuses or is damaged, now: later it costs no run its end.
         NotWritable, DiskFull: the outbox cannot be written.
     """
 
@@ -45,7 +46,7 @@ class OutboxRecorder:
         self._recorder: MLflowRecorder | None = None
         self._next_try = 0.0
         self._told = False
-        self._attempt(self._connected)
+        self._attempt(self._connected, TrackingDown)
 
     @property
     def run_id(self) -> str | None:
@@ -79,8 +80,8 @@ class OutboxRecorder:
             self._on_note(f"MLflow was not told everything; {self._file} keeps it. {SYNC_HINT}")
 
     def send(self) -> bool:
-        """Send all that waits, in order; False if the server is down still."""
-        return self._attempt(self._send)
+        """Send all that waits, in order; False if the server is down still, or refuses."""
+        return self._attempt(lambda: send_outbox(self._file, self._connected()), CatalogUnreachable)
 
     def _tell(self, entry: Entry) -> None:
         with storage_errors(self._file):
@@ -90,11 +91,11 @@ class OutboxRecorder:
         if time.monotonic() >= self._next_try:
             self.send()
 
-    def _attempt(self, work: Callable[[], object]) -> bool:
+    def _attempt(self, work: Callable[[], object], passing: type[CatalogUnreachable]) -> bool:
         began = time.monotonic()
         try:
             work()
-        except TrackingDown as error:
+        except passing as error:
             if not self._told:
                 self._on_note(f"{error.message}. What it was to log is kept, and sent later.")
             self._told = True
@@ -109,19 +110,26 @@ class OutboxRecorder:
             self._recorder = self._connect()
         return self._recorder
 
-    def _send(self) -> None:
-        recorder = self._connected()
-        entries = list(_entries(self._file))
-        for call, group in groupby(entries, key=lambda entry: entry["call"]):
-            same = list(group)
-            if call == "log_points":
-                recorder.log_points([tuple(point) for one in same for point in one["points"]])
-            elif call != "finish":
-                for one in same:
-                    _send_one(recorder, call, one)
-            elif same[-1] is entries[-1]:  # else the run was resumed after that end
-                recorder.finish(same[-1]["status"])
-        self._file.unlink(missing_ok=True)
+
+def send_outbox(file: Path, recorder: MLflowRecorder) -> None:
+    """Send all that waits in a file, in order, and remove it.
+
+    Raises:
+        TrackingDown, CatalogUnreachable: all of it is kept.
+        NotWritable: it was sent, and cannot be removed.
+    """
+    entries = list(_entries(file))
+    for call, group in groupby(entries, key=lambda entry: entry["call"]):
+        same = list(group)
+        if call == "log_points":
+            recorder.log_points([tuple(point) for one in same for point in one["points"]])
+        elif call != "finish":
+            for one in same:
+                _send_one(recorder, call, one)
+        elif same[-1] is entries[-1]:  # else the run was resumed after that end
+            recorder.finish(same[-1]["status"])
+    with storage_errors(file):
+        file.unlink(missing_ok=True)
 
 
 def _send_one(recorder: MLflowRecorder, call: str, entry: Entry) -> None:

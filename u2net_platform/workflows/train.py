@@ -18,7 +18,13 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL, Plan
 from u2net_platform.data.splits import split_cases, splitter
 from u2net_platform.domains.spec import DomainSpec
-from u2net_platform.errors import Conflict, IncompatibleParts, Interrupted, NothingToResume
+from u2net_platform.errors import (
+    Conflict,
+    IncompatibleParts,
+    Interrupted,
+    NothingToResume,
+    U2NetError,
+)
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
 from u2net_platform.memory import free_bytes
@@ -208,22 +214,23 @@ class _Run:
                 step = trainer.step
             versions = self._publish(trainer)
         except BaseException as error:
-            self._end(error, step)
+            self._end(error, step, watcher)
             raise
-        published = [version.model_dump(mode="json") for version in versions]
-        self.recorder.log_text(json.dumps(published, indent=2), "versions.json")
         run = self.catalog.runs.update(self.run_id, "completed", step)
-        self.recorder.finish("completed")
+        published = [version.model_dump(mode="json") for version in versions]
+        text = json.dumps(published, indent=2)
+        _report(lambda: self.recorder.log_text(text, "versions.json"), watcher)
+        _report(lambda: self.recorder.finish("completed"), watcher)
         keep_registered(self.settings, self.request.domains, watcher.on_note)
         return Finished(run, versions, trainer.curves)
 
-    def _end(self, error: BaseException, step: int) -> None:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
-        self.catalog.runs.update(self.run_id, status, step)
-        self.recorder.finish(status)
+    def _end(self, error: BaseException, step: int, watcher: Watcher) -> None:
         if isinstance(error, Interrupted):
             error.hint = f"Go on with: u2net train --resume {self.run_id}"
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
+        _report(lambda: self.catalog.runs.update(self.run_id, status, step), watcher)
+        _report(lambda: self.recorder.finish(status), watcher)
 
     def _take_up(self, trainer: Trainer) -> None:
         try:
@@ -288,6 +295,14 @@ class _Run:
                 new = new_version(trainer.network, one, self.run_id, store, device, metrics)
                 known[name] = self.catalog.versions.publish(new)
         return tuple(known[name] for name in self.request.domains)
+
+
+def _report(tell: Callable[[], object], watcher: Watcher) -> None:
+    """Tell how a run has ended; that this fails is no other end of it, and a note."""
+    try:
+        tell()
+    except U2NetError as error:
+        watcher.on_note(error.message)
 
 
 def architecture_of(request: Request) -> Architecture:

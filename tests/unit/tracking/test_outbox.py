@@ -223,6 +223,19 @@ def test_a_damaged_local_store_is_an_error_at_once(settings: Settings, file, not
         OutboxRecorder(file, lambda: MLflowRecorder(settings, "x"), notes.append)
 
 
+def test_what_a_store_refuses_in_mid_run_is_kept_and_sent_later(
+    server, begin, client, file, notes
+) -> None:
+    recorder = begin()
+    client.delete_run(recorder.run_id)  # as a store that is damaged or locked
+    recorder.log_metrics({"loss": 2.0}, 1)
+    recorder.finish("interrupted")
+    assert "active" in notes[0] and "u2net model sync" in notes[-1]
+    client.restore_run(recorder.run_id)
+    assert recorder.send() and not file.exists()
+    assert curve(client, server) == [(1, 2.0)]
+
+
 def test_an_outbox_that_cannot_be_written_is_named(server, begin, file) -> None:
     recorder = begin()
     file.parent.write_text("")

@@ -1,13 +1,60 @@
-"""What a run says before it begins."""
+"""What a run says before it begins, and how it ends."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
+from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL, Plan
+from u2net_platform.errors import Interrupted
 from u2net_platform.model.topology import Architecture
+from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import TrackingDown
+from u2net_platform.tracking.outbox import OutboxRecorder
+from u2net_platform.training.recipe import Recipe
+from u2net_platform.training.trainer import Step
 from u2net_platform.workflows import train
+from u2net_platform.workflows.request import Request
+
+
+class Notes:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_note(self, text: str) -> None:
+        self.texts.append(text)
+
+    def on_step(self, step: Step) -> None: ...
+
+    def on_validation(self, cycle: int, dice: object) -> None: ...
+
+
+def test_an_interruption_that_cannot_be_recorded_still_says_how_to_go_on(
+    settings: Settings, publish_bright, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down() -> None:
+        raise TrackingDown("nobody answers", "Start it.")
+
+    def interrupted(run: object, watcher: object) -> None:
+        raise Interrupted("Stopped", "")
+
+    run_id, watcher = publish_bright().run_id, Notes()
+    catalog = Catalog.open(settings.database_url)
+    (tmp_path / "folder").write_text("a file: the outbox cannot be written")
+    recorder = OutboxRecorder(tmp_path / "folder" / "outbox.jsonl", down, watcher.on_note)
+    request = Request(domains=("bright",), recipe=Recipe.load("default"))
+    run = train._Run(settings, catalog, run_id, request, {}, recorder)
+    monkeypatch.setattr(train._Run, "_trainer", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        run.go(watcher, resuming=False)
+    assert f"--resume {run_id}" in caught.value.hint
+    assert "outbox" in watcher.texts[-1]
+    assert catalog.runs.get(run_id).status == "interrupted"
 
 
 def test_a_batch_that_main_memory_may_not_hold_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
