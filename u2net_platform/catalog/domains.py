@@ -82,7 +82,9 @@ def find_domain(session: Session, name: str, hold: bool = False) -> DomainRow:
     Raises:
         UnknownDomain
     """
-    row = session.get(DomainRow, name, with_for_update={"of": DomainRow} if hold else None)
+    # Rows of others may name it meanwhile: FOR NO KEY UPDATE.
+    held = {"of": DomainRow, "key_share": True} if hold else None
+    row = session.get(DomainRow, name, with_for_update=held)
     if row is None:
         near = difflib.get_close_matches(name, session.scalars(select(DomainRow.name)).all())
         hint = f"Did you mean {' or '.join(near)}? " if near else ""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -30,6 +31,23 @@ def test_taken_in_by_many_at_once_it_is_one_version_of_one_run(
         done = list(pool.map(take, versions))
     assert sorted(name for name, new in done if new) == ["heart:1", "liver:1"]
     assert {name for name, _ in done} == {"heart:1", "liver:1"}
+
+
+def test_bundles_of_one_run_may_be_taken_in_at_once(
+    trained: Catalog,
+    url: str,
+    new_run: Callable[..., RunRecord],
+    new_version: Callable[..., NewVersion],
+) -> None:
+    start, run = Barrier(2), new_run(id="run-2", domains=("heart", "liver"))
+
+    def take(domain: str) -> str:
+        catalog = Catalog.open(url)
+        start.wait()
+        return catalog.imports.take(new_version(domain=domain), run).record.reference
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(take, ("heart", "liver"))) == ["heart:1", "liver:1"]
 
 
 def test_metrics_that_a_version_has_stay_and_those_that_it_lacks_come(
