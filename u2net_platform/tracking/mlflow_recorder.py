@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,6 +24,7 @@ EXPERIMENT = "u2net"
 RUN_TAG = "u2net.run"  # the run's id in the catalog
 RECIPE_FILE = "recipe.json"
 # What every MLflow store takes: mlflow.utils.validation.
+REFUSED_IN_NAMES = re.compile(r"[^\w. :-]")  # of parts of keys, which / joins
 LONGEST_VALUE = 6000
 PARAMS_PER_BATCH = 100
 POINTS_PER_BATCH = 1000

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
-from u2net_platform.errors import CatalogUnreachable, U2NetError
+from u2net_platform.errors import U2NetError
 from u2net_platform.files import exclusive, is_held
 from u2net_platform.settings import Settings
-from u2net_platform.tracking.mlflow_recorder import TrackingDown
+from u2net_platform.tracking.mlflow_recorder import REFUSED_IN_NAMES, TrackingDown
 from u2net_platform.tracking.outbox import SYNC_HINT
 from u2net_platform.tracking.registry import Alias, Entry, Registered, Registry, model_name
 from u2net_platform.workflows.bundle import export_bundle
@@ -108,25 +109,23 @@ class _Work:
                 continue  # which registers its versions itself, in a moment
             there = known.get(record.reference)
             if there is None or self.registry.lacks(entry, there):
-                self._send(record, entry, known)
+                with self._noting_fault(record.reference):
+                    self._send(record, entry, known)
             on_done(record.reference)
         self._set_aliases(domain, known)
 
     def _send(self, record: VersionRecord, entry: Entry, known: dict[str, Registered]) -> None:
+        name = record.reference
         with tempfile.TemporaryDirectory() as temporary:
             data = Path(temporary) / "version"
             data.mkdir()
-            try:
-                _write_data(self.settings, record, data, self.sheet and self.sheet(entry.reference))
-            except U2NetError as error:  # weights are gone or altered, or no data for pictures
-                self.done.failed[entry.reference] = error.message
-                return
-            if (there := known.get(entry.reference)) is not None:
+            _write_data(self.settings, record, data, self.sheet and self.sheet(name))
+            if (there := known.get(name)) is not None:
                 self.registry.update(entry, there, data)
-                self.done.updated.append(entry.reference)
+                self.done.updated.append(name)
                 return
-            known[entry.reference] = made = self.registry.register(entry, LOADER, data)
-        self.done.registered[entry.reference] = f"{model_name(entry.domain)}/{made.number}"
+            known[name] = made = self.registry.register(entry, LOADER, data)
+        self.done.registered[name] = f"{model_name(entry.domain)}/{made.number}"
 
     def _set_aliases(self, domain: str, known: Mapping[str, Registered]) -> None:
         for one in self.catalog.deployments.last_changes(domain):
@@ -135,12 +134,18 @@ class _Work:
             number = known[one.version].number if one.version else None
             alias = Alias(domain, one.slot.alias, one.slot.site, number)
             name = f"{model_name(domain)}@{alias.name}"
-            try:
+            with self._noting_fault(name):
                 self.done.aliases += [name] if self.registry.set_alias(alias) else []
-            except TrackingDown:
-                raise
-            except CatalogUnreachable as error:
-                self.done.failed[name] = error.message
+
+    @contextmanager
+    def _noting_fault(self, name: str) -> Iterator[None]:
+        """What is refused, weights that are gone, or no data for pictures, keep no other back."""
+        try:
+            yield
+        except TrackingDown:
+            raise
+        except U2NetError as error:
+            self.done.failed[name] = error.message
 
 
 def _is_at_work(settings: Settings, run: RunRecord) -> bool:
@@ -185,7 +190,8 @@ def _entry(record: VersionRecord, run: RunRecord, pictures: bool) -> Entry:
 def _numbers(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers of nested scores, by path: `test/classes/left atrium/dice`."""
     for key, value in content.items():
+        path = f"{prefix}{REFUSED_IN_NAMES.sub('_', key)}"
         if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{key}/")
+            yield from _numbers(value, f"{path}/")
         elif isinstance(value, int | float):
-            yield f"{prefix}{key}", float(value)
+            yield path, float(value)

@@ -195,3 +195,28 @@ def test_a_model_of_another_catalog_is_left_as_it_is(
     assert "bright:1 of another catalog" in done.failed["u2net-bright"]
     assert client.get_model_version("u2net-bright", "1").tags == before.tags
     assert len(client.search_model_versions("name = 'u2net-bright'")) == 2
+
+
+def test_whatever_a_class_is_called_its_scores_reach_mlflow(
+    settings: Settings, client: MlflowClient, publish_bright
+) -> None:
+    publish_bright()
+    classes = {"left + right (all), a/b & c": {"dice": 0.5}}
+    scores = {"test": SCORES | {"classes": classes}}
+    Catalog.open(settings.database_url).versions.add_metrics("bright", 1, scores)
+    assert register(settings, ["bright"]).failed == {}
+    there = client.get_model_version("u2net-bright", "1")
+    name = "left _ right _all__ a_b _ c"
+    assert there.tags[f"u2net.test.classes.{name}.dice"] == "0.5"
+    assert client.get_run(there.run_id).data.metrics[f"bright/test/classes/{name}/dice"] == 0.5
+
+
+def test_a_version_that_mlflow_refuses_keeps_no_other_back(
+    settings: Settings, client: MlflowClient, publish_bright
+) -> None:
+    publish_bright(), publish_bright()
+    long = {"test": SCORES | {"classes": {"organ" * 50: {"dice": 0.5}}}}
+    Catalog.open(settings.database_url).versions.add_metrics("bright", 1, long)
+    done = register(settings, ["bright"])
+    assert list(done.failed) == ["bright:1"]
+    assert list(done.registered) == ["bright:2"]
