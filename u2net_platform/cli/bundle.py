@@ -61,7 +61,6 @@ def import_(
 
     settings = Settings()
     done = import_bundle(settings, bundle, [load_public_key(path) for path in trust or []])
-    keep_registered(settings, [done.record.domain], talk)
     if done.signer is None:
         talk("The bundle is not signed: who made it is not known.")
     signed = f", signed by {done.signer}" if done.signer else ""
@@ -75,6 +74,7 @@ def import_(
         name: getattr(done, name) for name in ("signer", "new", "added", "kept")
     }
     emit(data, lambda _: f"{bundle} is {done.record.reference}{there}{signed}")
+    keep_registered(settings, [done.record.domain], talk)
 
 
 def key(

@@ -170,12 +170,12 @@ def _actor(by: str | None) -> str:
 
 
 def _emit(done: DeploymentRecord, began: datetime) -> None:
-    """Tell MLflow and the user; what is older than the command was in service already."""
+    """Tell the user, then MLflow; what is older than the command was in service already."""
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.register import keep_registered
 
-    keep_registered(Settings(), [done.slot.domain], talk)
     emit(done, _already if done.created_at < began else _sentence)
+    keep_registered(Settings(), [done.slot.domain], talk)
 
 
 def _already(done: DeploymentRecord) -> str:

@@ -117,8 +117,8 @@ class Registry:
                 self._client.get_registered_model(name)  # it is there, or this raises again
             uri = self._client.get_run(run_id).info.artifact_uri
             tags = dict(entry.tags) | {VERSION_TAG: entry.reference}
+            self._log_metrics(run_id, entry)  # first: a version that has its tags lacks nothing
             made = self._client.create_model_version(name, f"{uri}/{place}", run_id, tags=tags)
-        self._log_metrics(run_id, entry)
         return _registered(made)
 
     def is_other(self, entry: Entry, known: Mapping[str, Registered]) -> bool:

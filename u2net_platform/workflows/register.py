@@ -18,7 +18,6 @@ from u2net_platform.errors import U2NetError
 from u2net_platform.files import exclusive, is_held
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import REFUSED_IN_NAMES, TrackingDown
-from u2net_platform.tracking.outbox import SYNC_HINT
 from u2net_platform.tracking.registry import Alias, Entry, Registered, Registry, model_name
 from u2net_platform.workflows.bundle import export_bundle
 from u2net_platform.workflows.bundle_file import read_bundle
@@ -53,19 +52,22 @@ def register(
     domains: Iterable[str],
     on_done: Callable[[str], None] = lambda _: None,
     sheet: Sheet | None = None,
+    wait: bool = True,
 ) -> Registration:
     """Register the versions of domains that are not, and bring scores and aliases up to date.
 
     on_done: takes each version once it is looked at.
     sheet: makes a PNG for a version of this reference. They show patients, so none is made unasked.
+    wait: for another process that registers versions.
 
     Raises:
+        RunBusy: there is one, and it is not to be waited for.
         TrackingDown: the server does not answer; what was done stays.
         CatalogUnreachable: the store refuses.
     """
     catalog, done = Catalog.open(settings.database_url), Registration()
-    # Two processes that look at the same moment would both register what they miss: one waits.
-    with exclusive(settings.home / LOCK, wait=True):
+    # Two processes that look at the same moment would both register what they miss.
+    with exclusive(settings.home / LOCK, wait):
         work = _Work(settings, catalog, Registry(settings), sheet, done)
         for domain in domains:
             work.register(domain, on_done)
@@ -75,11 +77,13 @@ def register(
 def keep_registered(
     settings: Settings, domains: Iterable[str], on_note: Callable[[str], None]
 ) -> None:
-    """As `register`, after a change that is done already: what MLflow refuses is said, no more."""
+    """As `register`, after a change that is done already: a fault is said, no more, and nobody is
+    waited for, as another may send pictures for an hour."""
     try:
-        done = register(settings, domains)
-    except U2NetError as error:
-        on_note(f"MLflow's registry is behind: {error.message}. {SYNC_HINT}")
+        done = register(settings, domains, wait=False)
+    except (U2NetError, OSError) as error:
+        reason = error.message if isinstance(error, U2NetError) else error
+        on_note(f"MLflow's registry is behind: {reason}. Later: u2net model sync")
         return
     for name, reason in done.failed.items():
         on_note(f"MLflow's registry lacks {name}: {reason}")

@@ -15,6 +15,7 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import ContributionRecord, RoundRecord
 from u2net_platform.cli.app import app
 from u2net_platform.files import exclusive
+from u2net_platform.workflows import register
 from u2net_platform.workflows.request import LOCK_FILE
 
 SCORES = {"overall": {"dice": 0.9}, "classes": {}}
@@ -218,3 +219,14 @@ def test_gc_tells_what_it_would_remove(u2net, settings) -> None:
     assert stray.exists()
     assert re.search(rf"{stray.name}\n1 files", u2net(*command).replace("\n/", "/"))
     assert not stray.exists()
+
+
+def test_what_is_in_service_is_said_before_mlflow_is_told(
+    u2net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(register, "keep_registered", interrupted)
+    told = json.loads(u2net("model", "deploy", "bright:1", "--json", exit_code=130))
+    assert told["data"]["version"] == "bright:1"

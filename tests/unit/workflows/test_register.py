@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from u2net_platform.files import exclusive
 from u2net_platform.imaging.volume import read_image, read_labels, write_array
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
+from u2net_platform.tracking.mlflow_recorder import TrackingDown
+from u2net_platform.tracking.registry import Registry
 from u2net_platform.workflows.bundle_file import read_bundle
-from u2net_platform.workflows.register import Registration, keep_registered, register
+from u2net_platform.workflows.register import LOCK, Registration, keep_registered, register
 from u2net_platform.workflows.request import LOCK_FILE
 from u2net_platform.workflows.versions import load_predictor
 
@@ -220,3 +223,40 @@ def test_a_version_that_mlflow_refuses_keeps_no_other_back(
     done = register(settings, ["bright"])
     assert list(done.failed) == ["bright:1"]
     assert list(done.registered) == ["bright:2"]
+
+
+def test_metrics_that_did_not_arrive_are_sent_next_time(
+    settings: Settings, client: MlflowClient, publish_bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> None:
+        raise TrackingDown("nobody answers", "Start it.")
+
+    publish_bright()
+    Catalog.open(settings.database_url).versions.add_metrics("bright", 1, {"test": SCORES})
+    with monkeypatch.context() as outage:
+        outage.setattr(Registry, "_log_metrics", silent)
+        with pytest.raises(TrackingDown):
+            register(settings, ["bright"])
+    register(settings, ["bright"])
+    there = client.get_model_version("u2net-bright", "1")
+    assert client.get_run(there.run_id).data.metrics["bright/test/overall/dice"] == 0.875
+
+
+def test_after_a_change_nobody_is_waited_for(settings: Settings, publish_bright) -> None:
+    publish_bright()
+    notes: list[str] = []
+    with exclusive(settings.home / LOCK):  # as `model sync --pictures` holds it for an hour
+        keep_registered(settings, ["bright"], notes.append)
+    (note,) = notes
+    assert "in use" in note and "u2net model sync" in note
+
+
+def test_after_a_change_a_full_disk_is_said_and_no_fault(
+    settings: Settings, publish_bright, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    publish_bright()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    notes: list[str] = []
+    keep_registered(settings, ["bright"], notes.append)
+    (note,) = notes
+    assert "u2net model sync" in note
