@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from u2net_platform.errors import CatalogUnreachable
 from u2net_platform.files import exclusive, storage_errors
-from u2net_platform.settings import Settings
+from u2net_platform.settings import Settings, without_password
 from u2net_platform.tracking.recorder import Outcome
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+CONNECT_TIMEOUT_S = 10
 STATUS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
@@ -136,6 +137,7 @@ def client_of(uri: str) -> MlflowClient:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not uri.startswith("sqlite:///"):
+        _check_database(uri)
         return MlflowClient(uri)
     file = Path(uri.removeprefix("sqlite:///"))
     _check_sqlite(file)
@@ -207,25 +209,35 @@ def _check_sqlite(file: Path) -> None:
         ) from error
 
 
+def _check_database(uri: str) -> None:
+    """Find a database that is down at once: MLflow would try again for 100 s."""
+    from sqlalchemy import NullPool, create_engine
+
+    if urlsplit(uri).scheme.partition("+")[0] in ("postgresql", "mysql"):
+        limit = {"connect_timeout": CONNECT_TIMEOUT_S}
+        create_engine(uri, connect_args=limit, poolclass=NullPool).connect().close()
+
+
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into this project's.
+    """Turn MLflow's errors into this project's, and those that it lets through: of databases, of
+    files, and of sending them.
 
     Raises:
         TrackingDown: a server does not answer, or not now.
         CatalogUnreachable: the store refuses.
     """
     from mlflow.exceptions import MlflowException
-    from requests import RequestException  # MLflow's own, when it sends files
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         served = not uri.startswith("sqlite:")
         fault = TrackingDown if served and _may_pass(error) else CatalogUnreachable
         reason = " ".join(f"MLflow at {uri} refuses: {error}".split())
         raise fault(
-            _without_password(reason, uri),
+            reason.replace(uri, without_password(uri)),
             "Check U2NET_TRACKING_URI, and that its server is up.",
         ) from error
 
@@ -240,8 +252,3 @@ def _may_pass(error: Exception) -> bool:
         response = getattr(error, "response", None)
         status = 500 if response is None else response.status_code
     return bool(status >= 500 or status == 429)
-
-
-def _without_password(text: str, uri: str) -> str:
-    password = urlsplit(uri).password
-    return text.replace(f":{password}@", ":***@") if password else text

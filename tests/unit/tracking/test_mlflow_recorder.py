@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from mlflow import MlflowClient
 
 from u2net_platform.errors import CatalogUnreachable, NotWritable
 from u2net_platform.settings import Settings
-from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +120,29 @@ def test_a_store_that_is_no_database_is_refused_at_once(settings: Settings) -> N
     (settings.home / "mlflow.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(CatalogUnreachable, match=r"mlflow\.db"):
         MLflowRecorder(settings, "x")
+
+
+def test_a_database_that_is_down_is_found_at_once_and_its_password_is_not_told() -> None:
+    with socket.socket() as closed:  # bound and never listening: who asks is refused at once
+        closed.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{closed.getsockname()[1]}/name?user=u&password=s3cret"
+        down = Settings(tracking_uri=f"postgresql+psycopg://{place}")
+        began = time.monotonic()
+        with pytest.raises(TrackingDown, match="password=\\*\\*\\*") as caught:
+            MLflowRecorder(down, "x")
+    assert time.monotonic() - began < 30  # MLflow by itself would try for 100 s
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_folder_of_artifacts_that_cannot_be_written_is_a_refusal(
+    store: Settings, client: MlflowClient
+) -> None:
+    recorder = MLflowRecorder(store, "unwritable")
+    place = Path(urlsplit(client.get_run(recorder.run_id).info.artifact_uri).path)
+    place.parent.mkdir(exist_ok=True)
+    place.parent.joinpath("artifacts").write_text("a file")
+    with pytest.raises(CatalogUnreachable, match="artifacts"):
+        recorder.log_text("x", "note.txt")
 
 
 def test_a_home_that_is_a_file_is_named(settings: Settings) -> None:
