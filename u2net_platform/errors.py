@@ -79,7 +79,7 @@ class DataError(U2NetError):
 
 
 class MissingFile(DataError):
-    """A path does not exist."""
+    """A path does not exist, or cannot be read."""
 
 
 class UnreadableImage(DataError):

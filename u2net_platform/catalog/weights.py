@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,17 +33,18 @@ class WeightStore:
         content = serialised(tensors)
         digest = hashlib.sha256(content).hexdigest()
         path = self.path(digest)
-        if not path.exists() or digest_of_file(path) != digest:
-            write_bytes(path, content)
-        else:
-            os.utime(path)  # so that it is not garbage before its version has a row
+        with suppress(OSError):  # another user's, in a home that several share, or unreadable
+            if path.exists() and digest_of_file(path) == digest:
+                os.utime(path)  # so that it is not garbage before its version has a row
+                return digest
+        write_bytes(path, content)
         return digest
 
     def get(self, digest: str) -> dict[str, Tensor]:
         """Read tensors, on the CPU.
 
         Raises:
-            MissingFile: the store has none of this digest.
+            MissingFile: the store has none of this digest, or none that can be read.
             DigestMismatch: the file was altered or is damaged.
         """
         from safetensors.torch import load
@@ -50,9 +52,10 @@ class WeightStore:
         path = self.path(digest)
         try:
             content = path.read_bytes()
-        except FileNotFoundError as error:
+        except OSError as error:
             raise MissingFile(
-                f"Weights {path} do not exist", "Restore the file from a backup, or train again."
+                f"Weights {path} cannot be read: {error.strerror}",
+                "Restore the file from a backup, or its permissions; or train again.",
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != digest:

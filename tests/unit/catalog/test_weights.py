@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,19 @@ def test_putting_again_repairs_an_altered_file(store: WeightStore) -> None:
     store.path(digest).write_bytes(b"damaged")
     assert store.put(TENSORS) == digest
     assert store.get(digest).keys() == TENSORS.keys()
+
+
+def test_a_file_of_another_user_s_is_written_again_so_that_it_is_young(
+    store: WeightStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:  # as the system does for a file that is not one's own
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    file = store.path(store.put(TENSORS))
+    os.utime(file, (0, 0))
+    monkeypatch.setattr(os, "utime", refuse)
+    store.put(TENSORS)
+    assert file.stat().st_mtime > 0
 
 
 def test_weights_that_are_not_there_are_named(store: WeightStore) -> None:

@@ -6,7 +6,7 @@ from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.model.network import build_network
 from u2net_platform.model.partition import train_only
 from u2net_platform.model.topology import Architecture
-from u2net_platform.workflows.verify import prove, take_probe
+from u2net_platform.workflows.verify import prove, take_probe, verify
 
 
 @pytest.mark.parametrize("convolutions", ["separable", "dense"])
@@ -25,3 +25,14 @@ def test_a_version_that_was_trained_on_a_frozen_backbone_gives_what_it_gave_then
     again = build_network(architecture, {"bright": topology}, seed=3)
     output, _ = prove(again, "bright", probe, store.get(probe["input"])["image"])
     assert output == "same"
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_of_its_version_alone(
+    settings, publish_bright
+) -> None:
+    store = WeightStore(settings.weights_dir)
+    unreadable, sound = publish_bright(domain_digest="f" * 64), publish_bright()
+    store.path("f" * 64).mkdir()  # as a disk that fails, or another user's file
+    found = verify(store, [unreadable, sound], lambda _: None)
+    assert [one.fault is None for one in found] == [False, True]
+    assert "cannot be read: Is a directory" in (found[0].fault or "")
