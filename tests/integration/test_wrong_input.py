@@ -270,6 +270,7 @@ def test_a_plugin_with_broken_syntax_or_code_is_named(
         ["box", "--cycles", "0"],
         ["box", "--workers", "-1"],
         ["box", "--seed", "-1"],
+        ["box", "--seed", "3000000000"],
         ["box", "--mode", "nosuch"],
         ["box", "box"],
         ["box", "--resume", "some-run"],

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError
 from sqlalchemy.exc import IntegrityError as ConstraintViolated
 from sqlalchemy.orm import Session
 
@@ -96,6 +96,11 @@ class Database:
             yield
         except ConstraintViolated:
             raise
+        except DataError as error:
+            raise Conflict(
+                f"The catalog cannot hold a value: {error.orig}",
+                "Give a shorter text, or a smaller number.",
+            ) from error
         except DBAPIError as error:
             raise self._error(str(error.orig)) from error
 

@@ -47,6 +47,7 @@ class Page(Record):
 
 
 EVERYTHING = Page()
+LARGEST = 2**31 - 1  # integer that every database holds
 
 
 class DomainRecord(Record):

@@ -29,7 +29,9 @@ def demo(
         float | None,
         typer.Option(min=0.1, callback=finite, help="For training; 3, or 20 with --data."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides volumes, weights and batches.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Decides volumes, weights and batches.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     _json: Json = False,
 ) -> None:

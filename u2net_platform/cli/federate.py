@@ -17,6 +17,7 @@ from u2net_platform.cli.run_options import (
     BatchVoxels,
     Fold,
     RecipeName,
+    Seed,
     finite,
     given,
     refuse,
@@ -63,7 +64,7 @@ def run(
     recipe: RecipeName = "default",
     batch_voxels: BatchVoxels = None,
     assignments: Assignments = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0,
+    seed: Seed = 0,
     fold: Fold = 0,
     quorum: Annotated[
         int | None,

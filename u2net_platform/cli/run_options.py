@@ -26,6 +26,9 @@ Assignments = Annotated[
     typer.Option("--set", help="KEY=VALUE of the recipe, as clip_norm=1; may be repeated."),
 ]
 
+# The largest number that every catalog holds.
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Decides weights and batches.")]
+
 
 def fold_of(text: object) -> int | None:
     """The number of a fold; None for `all`."""
@@ -93,7 +96,7 @@ class RunOptions:
     batch_voxels: BatchVoxels = None
     assignments: Assignments = None
     fold: Fold = 0
-    seed: Annotated[int, typer.Option(min=0, help="Decides weights and batches.")] = 0
+    seed: Seed = 0
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto"
     workers: Annotated[
         int | None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.records import LARGEST
 from u2net_platform.errors import InvalidFederation, InvalidRecipe, NothingToResume
 from u2net_platform.federation.aggregation import Rules
 from u2net_platform.files import write_text
@@ -35,7 +36,7 @@ class FederationRequest(BaseModel):
     quorum: int = Field(ge=1)
     attempts: int = Field(default=3, ge=1)
     proximal: float = Field(default=0.0, ge=0)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     fold: int | None = 0
     base: str | None = None
     round_minutes: float = Field(default=60.0, gt=0)

@@ -17,7 +17,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from u2net_platform.catalog.imports import ORIGIN
-from u2net_platform.catalog.records import Json, NewVersion, RunRecord
+from u2net_platform.catalog.records import LARGEST, Json, NewVersion, RunRecord
 from u2net_platform.catalog.references import REFERENCE
 from u2net_platform.catalog.weights import serialised
 from u2net_platform.data.plan import Plan
@@ -30,8 +30,6 @@ from u2net_platform.workflows.bundle_file import Contents
 from u2net_platform.workflows.compatibility import fitting
 from u2net_platform.workflows.verify import probe_shape, prove
 
-# What the catalog's columns hold on every database.
-LARGEST = 2**31 - 1
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:+ -]{1,32}$")]

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from u2net_platform.catalog.records import LARGEST
 from u2net_platform.files import is_held
 from u2net_platform.model.topology import ArchitectureName
 from u2net_platform.settings import Settings
@@ -44,7 +45,7 @@ class Request(BaseModel):
     warm_start: str = "none"
     starts: dict[str, str] = {}
     learned: dict[str, tuple[str, ...]] = {}
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST)
     fold: int | None = 0
     device: str = "auto"
     workers: int | None = Field(default=None, ge=0)

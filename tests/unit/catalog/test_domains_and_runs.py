@@ -112,3 +112,12 @@ def test_a_run_is_stored_once_and_only_of_known_domains(
 def test_a_number_that_json_cannot_hold_is_refused(new_version: BuildVersion) -> None:
     with pytest.raises(ValidationError, match="metrics"):
         new_version(metrics={"dice": float("nan")})
+
+
+@pytest.mark.parametrize("url", ["PostgreSQL"], indirect=True)
+@pytest.mark.parametrize("change", [{"seed": 2**31}, {"device": "x" * 65}])
+def test_a_value_that_a_database_cannot_hold_is_refused_as_such(
+    trained: Catalog, new_run: BuildRun, change: dict[str, object]
+) -> None:
+    with pytest.raises(Conflict, match="cannot hold"):
+        trained.runs.create(new_run(id="run-2", **change))
