@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.errors import Conflict
+from u2net_platform.errors import CatalogBehind, Conflict
 from u2net_platform.files import TEMPORARY, storage_errors
 from u2net_platform.settings import Settings
 
@@ -36,7 +36,7 @@ def collect_garbage(
 
     Raises:
         NotWritable: a file cannot be removed.
-        CatalogUnreachable: what is named is not known, so nothing is removed.
+        CatalogUnreachable, CatalogBehind: what is named is not known, so nothing is removed.
         Conflict: the catalog names nothing at all though there are weights; nothing is removed.
     """
     # The files first, the catalog after: what is published in between is named.
@@ -50,7 +50,7 @@ def collect_garbage(
             "Set U2NET_CATALOG_URL to their catalog, or remove the folder by hand.",
         )
     if settings.catalog_file.exists():  # of before U2NET_CATALOG_URL named another
-        named |= _named(settings.model_copy(update={"catalog_url": None}).database_url)
+        named |= _named_at_home(settings)
     nameless = [path for path in stored if path.stem not in named]
     left += [path for path in weights if path.name.startswith(TEMPORARY)]
     oldest = time.time() - grace_hours * 3600
@@ -62,6 +62,14 @@ def _named(database_url: str) -> set[str]:
     return catalog.versions.digests_of_files() | catalog.federations.backbones()
 
 
+def _named_at_home(settings: Settings) -> set[str]:
+    try:
+        return _named(settings.model_copy(update={"catalog_url": None}).database_url)
+    except CatalogBehind as error:  # its remedy is for the catalog that the environment names
+        error.hint = error.hint.replace("u2net catalog", "U2NET_CATALOG_URL= u2net catalog")
+        raise
+
+
 def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:
     """What lies there, removed unless `dry_run`; None if it is young, or gone already."""
     try:
@@ -69,7 +77,7 @@ def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:
         stats = [part.lstat() for part in parts]
     except FileNotFoundError:
         return None
-    if max(stat.st_mtime for stat in stats) > oldest:
+    if not max(stat.st_mtime for stat in stats) <= oldest:  # also where `grace_hours` is no number
         return None
     if not dry_run:
         with storage_errors(path):

@@ -20,6 +20,8 @@ from u2net_platform.catalog.catalog import Catalog, Revision
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.tables import HEAD_REVISION, VERSION_TABLE, Base, DomainRow
 from u2net_platform.errors import CatalogBehind, CatalogUnreachable, Conflict, NotWritable
+from u2net_platform.settings import Settings
+from u2net_platform.workflows.doctor import examine
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -129,6 +131,16 @@ def test_anothers_database_gets_tables_only_when_asked_to(tmp_path: Path) -> Non
     assert run_sql(url, "SELECT name FROM sqlite_master") == [("runs",)]
     assert Catalog.upgrade(url) == Revision(HEAD_REVISION)
     assert Catalog.open(url).domains.list() == []
+
+
+@pytest.mark.parametrize("url", ["PostgreSQL"], indirect=True)
+def test_an_empty_database_on_a_server_fails_with_its_remedy(url: str, settings: Settings) -> None:
+    (found,) = [
+        one
+        for one in examine(settings.model_copy(update={"catalog_url": url}))
+        if one.subject == "catalog"
+    ]
+    assert (found.status, found.remedy) == ("fail", "Upgrade it: u2net catalog upgrade")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

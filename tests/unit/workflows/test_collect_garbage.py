@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from u2net_platform.catalog.tables import VERSION_TABLE
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.errors import CatalogUnreachable, Conflict
+from u2net_platform.errors import CatalogBehind, CatalogUnreachable, Conflict
+from u2net_platform.settings import Settings
 from u2net_platform.workflows.collect_garbage import collect_garbage
 
 
@@ -48,6 +50,28 @@ def test_what_the_home_s_own_catalog_names_is_kept_once_another_is_used(
     settings.catalog_file.unlink()
     (found,) = collect_garbage(other, dry_run=True)
     assert found.path.stem == stray
+
+
+def test_a_home_s_own_catalog_that_is_behind_is_named_with_its_own_remedy(
+    settings, stray: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = settings.model_copy(update={"catalog_url": f"sqlite:///{tmp_path}/other.db"})
+    with (
+        closing(sqlite3.connect(settings.catalog_file)) as own,
+        closing(sqlite3.connect(tmp_path / "other.db")) as copy,
+    ):
+        own.backup(copy)
+        own.execute(f"UPDATE {VERSION_TABLE} SET version_num = '0000'")
+        own.commit()
+    with pytest.raises(CatalogBehind, match=str(settings.catalog_file)) as caught:
+        collect_garbage(other, dry_run=False)
+    assert caught.value.hint == "Upgrade it: U2NET_CATALOG_URL= u2net catalog upgrade"
+    monkeypatch.setenv("U2NET_CATALOG_URL", "")
+    assert Settings().database_url == settings.database_url
+
+
+def test_a_grace_that_is_no_number_keeps_everything(settings, stray: str) -> None:
+    assert collect_garbage(settings, dry_run=False, grace_hours=float("nan")) == []
 
 
 def test_what_was_just_written_again_is_kept(settings, stray: str) -> None:

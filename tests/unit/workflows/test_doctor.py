@@ -31,6 +31,14 @@ def test_a_catalog_of_another_revision_fails_with_its_remedy(settings: Settings)
     assert "u2net catalog upgrade" in finding.remedy
 
 
+def test_a_catalog_of_a_later_release_asks_for_that_release(settings: Settings) -> None:
+    Catalog.open(settings.database_url)
+    with sqlite3.connect(settings.home / "catalog.db") as database:
+        database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    (finding,) = findings_on("catalog", settings)
+    assert (finding.status, finding.remedy.split(":")[0]) == ("fail", "Upgrade the program")
+
+
 @pytest.mark.parametrize(
     ("uri", "status"),
     [
