@@ -1,8 +1,8 @@
 """The file of a bundle: a ZIP of a few named members, all of them listed with their SHA-256.
 
 Nothing is trusted and nothing is unpacked: a member is read into memory, by its exact name, once
-its size is known to fit; and nothing in it is code. Members are not compressed, so that no small
-file can become a large one, and have one order and one date: equal contents are equal bytes.
+the sizes of all are known to fit; and nothing in it is code. Members are not compressed, so that no
+small file can become a large one, and have one order and one date: equal contents are equal bytes.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def _parts(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             for one in archive.infolist():
-                _refuse_unsafe(path, one, size)
+                _refuse_unsafe(path, one)
+            if sum(one.file_size for one in archive.infolist()) > size:  # as where they overlap
+                raise _unsafe(path, "members that are together larger than the file")
             names = archive.namelist()
             if len(set(names)) < len(names):
                 raise _unsafe(path, "a member that is there twice")
@@ -159,7 +161,7 @@ def _parts(path: Path) -> dict[str, bytes]:
         raise _altered(path, f"it is no whole ZIP file ({error})") from error
 
 
-def _refuse_unsafe(path: Path, one: zipfile.ZipInfo, size: int) -> None:
+def _refuse_unsafe(path: Path, one: zipfile.ZipInfo) -> None:
     if one.filename not in (MANIFEST, SIGNATURE, *REQUIRED, *OPTIONAL):
         raise _unsafe(path, f"a member named {one.filename!r}")
     if stat.S_ISLNK(one.external_attr >> 16):
@@ -168,8 +170,6 @@ def _refuse_unsafe(path: Path, one: zipfile.ZipInfo, size: int) -> None:
         raise _unsafe(path, f"compressed data in {one.filename!r}")
     if one.flag_bits & ENCRYPTED:
         raise _unsafe(path, f"an encrypted member, {one.filename!r}")
-    if one.file_size > size:
-        raise _unsafe(path, f"{one.filename!r}, larger than the file that holds it")
 
 
 def _manifest(path: Path, parts: Mapping[str, bytes]) -> Manifest:

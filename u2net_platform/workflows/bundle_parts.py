@@ -18,7 +18,7 @@ from torch import Tensor
 
 from u2net_platform.catalog.imports import ORIGIN
 from u2net_platform.catalog.records import LARGEST, Json, NewVersion, RunRecord
-from u2net_platform.catalog.references import REFERENCE
+from u2net_platform.catalog.references import REFERENCE, parse_reference
 from u2net_platform.catalog.weights import serialised
 from u2net_platform.data.plan import Plan
 from u2net_platform.domains.spec import NAME_PATTERN, DomainSpec, list_faults
@@ -167,7 +167,7 @@ def parts_of(contents: Contents, where: str) -> Parts:
         run_id=made.run.id,
     )
     architecture, topology = fitting(new, new, where)
-    _check_names(made, metrics, spec, where)
+    _check_names(contents, made, metrics, spec, where)
     weights = _weights(contents, made, where)
     network = build_network(architecture, {made.domain: topology})
     network.load_owner(BACKBONE, weights[made.backbone_digest])
@@ -200,7 +200,11 @@ def _origin(contents: Contents, made: Provenance) -> dict[str, Any]:
     }
 
 
-def _check_names(made: Provenance, metrics: Metrics, spec: DomainSpec, where: str) -> None:
+def _check_names(
+    contents: Contents, made: Provenance, metrics: Metrics, spec: DomainSpec, where: str
+) -> None:
+    if parse_reference(version := contents.manifest.version).domain != made.domain:
+        raise _unfit(where, f"it is called {version}, and holds {made.domain}")
     if made.domain not in made.run.domains:
         raise _unfit(where, f"its run trained {', '.join(made.run.domains)}, not {made.domain}")
     scored = {*metrics.test.classes, *metrics.test.absent} if metrics.test else set()

@@ -238,6 +238,7 @@ HOSTILE = {
     "an older format": (edit("manifest.json", schema_version=0), False, BundleSchema),
     "a newer format": (edit("manifest.json", schema_version=2), False, BundleSchema),
     "a wrong spec": (edit("spec.json", modality="X"), True, InvalidSpec),
+    "another domain's name": (edit("manifest.json", version="heart:7"), True, IncompatibleParts),
     "another domain's spec": (edit("spec.json", name="heart"), True, IncompatibleParts),
     "a spec that is none": (put("spec.json", b"{"), True, BundleAltered),
     "a spec that was changed": (edit("spec.json", description="x"), True, IncompatibleParts),
@@ -463,14 +464,15 @@ def test_a_zip_bomb_a_link_and_a_name_given_twice_are_refused(
     with pytest.raises(BundleUnsafe, match="twice"):
         import_bundle(elsewhere, bundle)
 
-    # A header that promises more than the file holds.
+    # A header that promises more than the file holds, and one that takes in other members.
     write(bundle, parts)
     raw = bytearray(bundle.read_bytes())
     at = raw.rindex(b"PK\x01\x02")
-    raw[at + 20 : at + 28] = (2**31).to_bytes(4, "little") * 2
-    bundle.write_bytes(raw)
-    with pytest.raises(BundleUnsafe, match="larger than the file"):
-        import_bundle(elsewhere, bundle)
+    for size in (2**31, len(raw)):
+        raw[at + 20 : at + 28] = size.to_bytes(4, "little") * 2
+        bundle.write_bytes(raw)
+        with pytest.raises(BundleUnsafe, match="larger than the file"):
+            import_bundle(elsewhere, bundle)
 
 
 def test_a_signed_one_is_taken_from_whom_one_trusts(
