@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -13,6 +14,7 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import CatalogBehind, Conflict
 from u2net_platform.files import TEMPORARY, storage_errors
 from u2net_platform.settings import Settings
+from u2net_platform.workflows.request import REQUEST_FILE, is_abandoned
 
 # A version's files are there before its row: what is younger may belong to one being published.
 GRACE_HOURS = 24.0
@@ -37,37 +39,52 @@ def collect_garbage(
     Raises:
         NotWritable: a file cannot be removed.
         CatalogUnreachable, CatalogBehind: what is named is not known, so nothing is removed.
-        Conflict: the catalog names nothing at all though there are weights; nothing is removed.
+        Conflict: the catalog names nothing at all though there are weights, or does not have a run
+            of this home, so that another does; nothing is removed.
     """
     # The files first, the catalog after: what is published in between is named.
     weights = sorted(settings.weights_dir.glob("*"))
     left = sorted(settings.prepared_dir.glob(f"*/{TEMPORARY}*"))
-    named = _named(settings.database_url)
+    catalogs = [Catalog.open(settings.database_url)]
     stored = [path for path in weights if WEIGHTS.fullmatch(path.name)]
-    if stored and not named:
+    if stored and not _named(catalogs):
         raise Conflict(
             f"The catalog names no version, but {settings.weights_dir} has weights",
             "Set U2NET_CATALOG_URL to their catalog, or remove the folder by hand.",
         )
     if settings.catalog_file.exists():  # of before U2NET_CATALOG_URL named another
-        named |= _named_at_home(settings)
+        catalogs.append(_own_catalog(settings))
+    _refuse_runs_of_others(settings, catalogs)
+    named = _named(catalogs)
     nameless = [path for path in stored if path.stem not in named]
     left += [path for path in weights if path.name.startswith(TEMPORARY)]
     oldest = time.time() - grace_hours * 3600
     return [found for path in nameless + left if (found := _old(path, oldest, dry_run))]
 
 
-def _named(database_url: str) -> set[str]:
-    catalog = Catalog.open(database_url)
-    return catalog.versions.digests_of_files() | catalog.federations.backbones()
+def _named(catalogs: Sequence[Catalog]) -> set[str]:
+    found = [(one.versions.digests_of_files(), one.federations.backbones()) for one in catalogs]
+    return set[str]().union(*(digests for each in found for digests in each))
 
 
-def _named_at_home(settings: Settings) -> set[str]:
+def _own_catalog(settings: Settings) -> Catalog:
     try:
-        return _named(settings.model_copy(update={"catalog_url": None}).database_url)
+        return Catalog.open(settings.model_copy(update={"catalog_url": None}).database_url)
     except CatalogBehind as error:  # its remedy is for the catalog that the environment names
         error.hint = error.hint.replace("u2net catalog", "U2NET_CATALOG_URL= u2net catalog")
         raise
+
+
+def _refuse_runs_of_others(settings: Settings, catalogs: Sequence[Catalog]) -> None:
+    """Where a run was begun here with another catalog, that one names weights here too."""
+    known = {run.id for one in catalogs for run in one.runs.list()}
+    begun = sorted(file.parent for file in settings.runs_dir.glob(f"*/{REQUEST_FILE}"))
+    for folder in begun:
+        if folder.name not in known and is_abandoned(settings, folder.name):
+            raise Conflict(
+                f"The run {folder} is of another catalog, which may name weights here as well",
+                "Give each catalog a home of its own; remove the folder if no catalog has the run.",
+            )
 
 
 def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -9,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.tables import VERSION_TABLE
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.errors import CatalogBehind, CatalogUnreachable, Conflict
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.collect_garbage import collect_garbage
+from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE
 
 
 @pytest.fixture
@@ -124,6 +127,19 @@ def test_with_a_catalog_that_names_nothing_all_weights_stay(
         collect_garbage(other, dry_run=False)
     assert "U2NET_CATALOG_URL" in caught.value.hint
     assert sorted(settings.weights_dir.iterdir()) == before
+
+
+def test_where_another_catalog_has_a_run_all_weights_stay(settings, stray: str) -> None:
+    version = Catalog.open(settings.database_url).find("bright")
+    for run in (version.run_id, "20260131-120000-1a2b"):
+        for name in (REQUEST_FILE, LOCK_FILE):
+            (settings.runs_dir / run / name).parent.mkdir(parents=True, exist_ok=True)
+            (settings.runs_dir / run / name).write_text("{}")
+    with pytest.raises(Conflict, match="1a2b is of another catalog"):
+        collect_garbage(settings, dry_run=False)
+    shutil.rmtree(settings.runs_dir / run)
+    (found,) = collect_garbage(settings, dry_run=False)
+    assert found.path.stem == stray
 
 
 def test_without_a_catalog_nothing_is_removed(settings, stray: str) -> None:
