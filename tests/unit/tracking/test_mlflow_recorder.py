@@ -139,7 +139,7 @@ def test_a_folder_of_artifacts_that_cannot_be_written_is_a_refusal(
 ) -> None:
     recorder = MLflowRecorder(store, "unwritable")
     place = Path(urlsplit(client.get_run(recorder.run_id).info.artifact_uri).path)
-    place.parent.mkdir(exist_ok=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     place.parent.joinpath("artifacts").write_text("a file")
     with pytest.raises(CatalogUnreachable, match="artifacts"):
         recorder.log_text("x", "note.txt")
