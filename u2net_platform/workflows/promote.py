@@ -160,9 +160,14 @@ def _broken(
         bound = _score(one, current, on) if current else None
         if bound is None:
             return ""
-    if score is not None and COMPARISONS[one.comparison](score, bound):
+    means = version.metrics[scores_key(on)]
+    if one.metric == "hd95_mm" and (failures := means.get("failures")):
+        found = f"{failures} of {means['cases']} cases failed, and have no distance"
+    elif score is not None and COMPARISONS[one.comparison](score, bound):
         return ""
-    return f"{one.text} does not hold ({'no score' if score is None else f'{score:.4g}'})"
+    else:
+        found = "no score" if score is None else f"{score:.4g}"
+    return f"{one.text} does not hold ({found})"
 
 
 def _score(one: Condition, version: VersionRecord, on: str | None) -> float | None:

@@ -51,6 +51,17 @@ def test_one_that_does_not_stays_out_and_the_score_is_told(catalog: Catalog, rul
     assert catalog.deployments.history() == []
 
 
+def test_a_distance_that_failed_cases_have_no_part_in_lets_nothing_into_service(
+    catalog: Catalog,
+) -> None:
+    means = scores(0.9, 1)["test"] | {"cases": 40, "failures": 39}
+    catalog.versions.add_metrics("bright", 3, {"test": means})
+    version = catalog.find("bright:3")
+    with pytest.raises(RuleNotMet, match=r"hd95_mm < 5 does not hold \(39 of 40 cases failed"):
+        promote(catalog, version, SLOT, "hd95_mm < 5", "ann")
+    assert promote(catalog, version, SLOT, "dice >= 0.9", "ann").version == "bright:3"
+
+
 def test_it_is_held_against_what_is_in_service(catalog: Catalog) -> None:
     promote(catalog, catalog.find("bright:2"), SLOT, "dice > current", "ann")  # nothing is there
     with pytest.raises(RuleNotMet, match=r"\(0\.9\)"):
