@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from u2net_platform.catalog.records import VersionRecord
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 from u2net_platform.inference.device import choose_device
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.labeller import Labeller
+from u2net_platform.workflows.labeller import Labeller, Scan
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
 
 Image = str | Path | Sequence[str | Path] | ImageVolume
@@ -40,29 +41,35 @@ class Model:
         return ("background", *self._loaded.plugin.spec.class_names)
 
     def predict(
-        self, image: Image, output: str | Path | None = None, series: Sequence[str] = ()
+        self,
+        image: Image,
+        output: str | Path | None = None,
+        series: Sequence[str] = (),
+        overwrite: bool = False,
     ) -> LabelVolume:
         """Classes (z y x, uint8) on the image's own grid, whatever its spacing and orientation.
+
+        What is odd about an image is told as a Python warning, and stands in the JSON file beside
+        the output.
 
         image: a file or DICOM folder, one path a channel, or a volume (c z y x).
         output: where to write the labels as well, as .nii.gz, .nrrd, .mha, or of DICOM as .dcm.
         series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
+        overwrite: replace an output that is there.
 
         Raises:
             DataError: the image is none of this domain, too large, or cannot be read.
             NeedsDicom: a series, or a .dcm file, without DICOM.
-            NotWritable, DiskFull, UnsupportedFormat: the labels cannot be written.
+            NotWritable, DiskFull, UnsupportedFormat: the labels cannot be written, are there
+                already, or would replace the image.
         """
         labeller = Labeller.of(self._loaded)
-        volume, from_dicom = (
-            (image, []) if isinstance(image, ImageVolume) else labeller.read(_paths(image), series)
-        )
-        if output is not None:
-            labeller.require_target(Path(output), from_dicom)
-        labels = labeller.predictor.predict(volume)
-        if output is not None:
-            labeller.write(Path(output), labels, from_dicom)
-        return labels
+        paths = () if isinstance(image, ImageVolume) else _paths(image)
+        target = None if output is None else Path(output)
+        if target is not None:
+            labeller.require_target(target, paths, "replace" if overwrite else "refuse")
+        scan = Scan(image) if isinstance(image, ImageVolume) else labeller.read(paths, series)
+        return labeller.label(scan, target, warnings.warn).labels
 
 
 def load(

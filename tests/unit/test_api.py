@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pydicom
 import pytest
 
 import u2net_platform
-from u2net_platform.errors import NeedsDicom, UnknownDomain
+from u2net_platform.errors import NeedsDicom, NotWritable, UnknownDomain, WrongChannels
 from u2net_platform.imaging.volume import read_labels, write_array
 
 
@@ -48,6 +50,53 @@ def test_dicom_is_read_and_written_as_on_the_command_line_and_nothing_else_is_ta
     model._loaded.predictor.network = None  # what follows is refused before any work
     with pytest.raises(NeedsDicom, match=r"b\.dcm"):
         model.predict(tmp_path / "scan.nii.gz", output=tmp_path / "b.dcm")
+
+
+def test_an_image_is_never_replaced_and_other_files_on_request_alone(
+    publish_bright, scan, write_series, tmp_path: Path
+) -> None:
+    publish_bright()
+    model = u2net_platform.load("bright", device="cpu")
+    image, link = tmp_path / "scan.nii.gz", tmp_path / "link.nii.gz"
+    write_array(image, scan.array, scan.grid)
+    link.symlink_to(image)
+    before = image.read_bytes()
+    folder = write_series(tmp_path / "dicom", scan.array[0].round(), scan.grid)
+    for path, output in ((image, image), (link, image), (image, link), (folder, folder / "a.dcm")):
+        with pytest.raises(NotWritable, match="input and output"):
+            model.predict(path, output=output, overwrite=True)
+    (tmp_path / "mine.nrrd").write_text("precious")
+    with pytest.raises(NotWritable, match=r"mine\.nrrd exists already"):
+        model.predict(image, output=tmp_path / "mine.nrrd")
+    assert (image.read_bytes(), (tmp_path / "mine.nrrd").read_text()) == (before, "precious")
+    model.predict(image, output=tmp_path / "mine.nrrd", overwrite=True)
+    assert read_labels(tmp_path / "mine.nrrd").array.any()
+
+
+def test_what_is_odd_about_an_image_is_a_warning_and_stands_beside_its_labels(
+    publish_bright, scan, tmp_path: Path
+) -> None:
+    publish_bright()
+    model = u2net_platform.load("bright", device="cpu")
+    image = replace(scan, array=scan.array - 1500)
+    with pytest.warns(UserWarning, match="The image is declared as MR"):
+        model.predict(image)
+    write_array(tmp_path / "scan.nii.gz", image.array, image.grid)
+    with pytest.warns(UserWarning, match=r"scan\.nii\.gz is declared as MR"):
+        model.predict(tmp_path / "scan.nii.gz", output=tmp_path / "labels.nii.gz")
+    assert len(json.loads((tmp_path / "labels.labels.json").read_text())["warnings"]) == 1
+
+
+def test_a_folder_of_dicom_may_be_given_for_each_channel(
+    publish_bright, scan, write_series, tmp_path: Path
+) -> None:
+    publish_bright()
+    model = u2net_platform.load("bright", device="cpu")
+    folders = [
+        write_series(tmp_path / name, scan.array[0].round(), scan.grid) for name in ("T1", "T2")
+    ]
+    with pytest.raises(WrongChannels, match="has 2 channels"):
+        model.predict(folders)
 
 
 def test_what_is_not_there_is_said(settings) -> None:

@@ -77,14 +77,8 @@ def predict(
     """
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
-    from u2net_platform.workflows.labeller import Labeller
-    from u2net_platform.workflows.predict import (
-        Existing,
-        failure_of,
-        find_cases,
-        named,
-        predict_paths,
-    )
+    from u2net_platform.workflows.labeller import Existing, Labeller
+    from u2net_platform.workflows.predict import failure_of, find_cases, named, predict_paths
     from u2net_platform.workflows.versions import load_predictor
 
     if overwrite and skip_existing:

@@ -93,17 +93,22 @@ class Predictor:
 
         Raises: as `predict`.
         """
-        return self._prepared(check_image(self.plugin, canonical(image), name))
+        return self.prepare_clean(check_image(self.plugin, canonical(image), name))
+
+    def prepare_clean(self, image: ImageVolume) -> Prepared:
+        """As `prepare`, for an image as `load_case` returns it: canonical and cleaned.
+
+        Raises:
+            TooLarge
+        """
+        return Prepared(image, self.plugin.spec, self.plan, hold=self._may_hold(image))
 
     def predict_clean(self, image: ImageVolume, target: Grid) -> LabelVolume:
         """Labels on `target` for an image as `load_case` returns it: canonical and cleaned.
 
         target: the image's grid, in any orientation.
         """
-        return self.predict_made(self._prepared(image), target)
-
-    def _prepared(self, image: ImageVolume) -> Prepared:
-        return Prepared(image, self.plugin.spec, self.plan, hold=self._may_hold(image))
+        return self.predict_made(self.prepare_clean(image), target)
 
     def predict_made(self, prepared: Prepared, target: Grid) -> LabelVolume:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""

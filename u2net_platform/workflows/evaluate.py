@@ -17,16 +17,14 @@ from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingFile, NotWritable
+from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingFile
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
 from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
-from u2net_platform.files import storage_errors
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume, read_labels, turned_back
-from u2net_platform.inference.predictor import Predictor
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import data_dir_of
-from u2net_platform.workflows.labeller import Labeller
+from u2net_platform.workflows.labeller import Labelled, Labeller, Scan, require_free
 from u2net_platform.workflows.learned_cases import learned_cases
 from u2net_platform.workflows.predict import in_folder, named
 from u2net_platform.workflows.versions import LoadedVersion, load_predictor
@@ -157,13 +155,13 @@ def evaluate_cases(
     results = []
     for case in cases:
         try:
-            predicted, scores = _score(labeller.predictor, plugin, case)
+            found, scores = _score(labeller, case)
         except Exception as error:  # memory may run out, a library may raise anything
             results.append(CaseResult(case_id=case.id, scores=None, error=named(error)))
         else:
             results.append(CaseResult(case_id=case.id, scores=scores))
             if targets:
-                labeller.write(targets[case.id], _as_filed(predicted, case))
+                labeller.write(targets[case.id], _as_filed(found, case))
         on_case(case.id)
     return Report(
         domain=plugin.name,
@@ -180,28 +178,26 @@ def new_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
         NotWritable, DiskFull: one is there already, or the folder cannot be made.
     """
     targets = in_folder(cases, folder)
-    if there := [target for target in targets.values() if target.exists()]:
-        raise NotWritable(f"{there[0]} exists already", "Name another folder, or move it.")
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        require_free(targets[case.id], case.images)
     return targets
 
 
-def _as_filed(labels: LabelVolume, case: Case) -> LabelVolume:
+def _as_filed(found: Labelled, case: Case) -> Labelled:
     """Canonical labels in the orientation of the case's own files."""
     assert case.label is not None  # without it there is no score
     grid = read_labels(case.label).grid
-    return LabelVolume(turned_back(labels.array, grid), grid)
+    return replace(found, labels=LabelVolume(turned_back(found.labels.array, grid), grid))
 
 
-def _score(
-    predictor: Predictor, plugin: DomainPlugin, case: Case
-) -> tuple[LabelVolume, dict[str, ClassScores]]:
+def _score(labeller: Labeller, case: Case) -> tuple[Labelled, dict[str, ClassScores]]:
+    plugin = labeller.predictor.plugin
     image, reference = _load(plugin, case)
-    predicted = predictor.predict_clean(image, reference.grid)
-    return predicted, score_case(
+    prepared = labeller.predictor.prepare_clean(image)
+    found = labeller.label(Scan(image, case.images), prepared=prepared)
+    return found, score_case(
         reference.array,
-        predicted.array,
+        found.labels.array,
         plugin.spec.class_names,
         reference.grid.spacing_zyx_mm,
         plugin.spec.evaluation.surface_tolerance_mm,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from u2net_platform.data.checkup import odd_intensities, odd_size
-from u2net_platform.errors import DataError, NeedsDicom
+from u2net_platform.data.preprocessing import Prepared
+from u2net_platform.errors import DataError, NeedsDicom, NotWritable
+from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import Series, choose_series, read_series
 from u2net_platform.imaging.volume import (
     ImageVolume,
@@ -30,6 +34,32 @@ if TYPE_CHECKING:
 
 FOLDER_ENDING = ".nii.gz"
 SEG_ENDING = ".dcm"
+
+
+Existing = Literal["refuse", "replace", "skip"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image, the files or DICOM folders that it was read from, and the series of the latter."""
+
+    image: ImageVolume
+    paths: tuple[Path, ...] = ()
+    series: tuple[Series, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As messages have it."""
+        return str(self.paths[0]) if self.paths else "The image"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What became of an image. warnings: what somebody should look at. volumes_ml: by class."""
+
+    labels: LabelVolume
+    warnings: tuple[str, ...]
+    volumes_ml: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -61,68 +91,98 @@ class Labeller:
         """Names of class 1, 2, ..."""
         return self.predictor.plugin.spec.class_names
 
-    def read(
-        self, paths: Sequence[Path], uids: Sequence[str] = ()
-    ) -> tuple[ImageVolume, list[Series]]:
-        """The image of one file a channel or of a DICOM folder, and the series that it is from.
+    def require_target(
+        self, target: Path, inputs: Sequence[Path], existing: Existing = "refuse"
+    ) -> None:
+        """Refuse before the work what could not be written, or would destroy what is there.
+
+        inputs: the files or DICOM folders that are to be read.
+        existing: with `skip`, whoever asks leaves a target that is there.
+
+        Raises:
+            NeedsDicom, UnsupportedFormat, NotWritable, DiskFull
+        """
+        if target.suffix.lower() != SEG_ENDING:
+            stem_of(target)
+        elif not any(path.is_dir() for path in inputs):
+            raise no_slices(inputs[0] if inputs else "The image", target)
+        for file in (target, preview_of(target)) if self.previews else (target,):
+            require_free(file, inputs, existing)
+
+    def read(self, paths: Sequence[Path], uids: Sequence[str] = ()) -> Scan:
+        """The image of one file a channel, or of DICOM folders.
+
+        uids: of the DICOM series to read, one a channel, where it is not clear which.
 
         Raises:
             DataError: it cannot be read, or takes more memory than is allowed.
             NeedsDicom: series of files that are no DICOM.
         """
-        folder = paths[0]
-        if not folder.is_dir():
+        name = str(paths[0])
+        if not paths[0].is_dir():
             if uids:
-                raise no_series(folder)
+                raise no_series(paths[0])
             headers = [header for path in paths if (header := read_header(path))]
-            reading = sum(header.reading_bytes for header in headers)
-            self.predictor.require_room(reading, str(folder))
-            return read_image(paths), []
+            self.predictor.require_room(sum(header.reading_bytes for header in headers), name)
+            return Scan(read_image(paths), tuple(paths))
         modality = self.predictor.plugin.spec.modality
-        series = [choose_series(folder, modality, uid) for uid in uids or (None,)]
-        self.predictor.require_room(sum(one.reading_bytes for one in series), str(folder))
-        return joined([read_series(one) for one in series], [one.uid for one in series]), series
+        choices = product(paths, uids or (None,))
+        series = [choose_series(folder, modality, uid) for folder, uid in choices]
+        self.predictor.require_room(sum(one.reading_bytes for one in series), name)
+        image = joined([read_series(one) for one in series], [one.uid for one in series])
+        return Scan(image, tuple(paths), tuple(series))
 
-    def require_target(self, target: Path, series: Sequence[Series]) -> None:
-        """Refuse before the work what `write` cannot write.
-
-        Raises:
-            NeedsDicom, UnsupportedFormat
-        """
-        if target.suffix.lower() != SEG_ENDING:
-            stem_of(target)
-        elif not series:
-            raise no_slices("The image", target)
-
-    def write(
+    def label(
         self,
-        target: Path,
-        labels: LabelVolume,
-        series: Sequence[Series] = (),
-        warnings: Sequence[str] = (),
-    ) -> dict[str, float]:
-        """Write labels: a DICOM SEG of the first series where the file ends so, else as
-        `write_labels`, with all that is known of them. Returns the volume of each class, ml.
+        scan: Scan,
+        target: Path | None = None,
+        on_warning: Callable[[str], None] = lambda _: None,
+        prepared: Prepared | None = None,
+    ) -> Labelled:
+        """Predict labels on the image's own grid, and write them where `require_target` allowed it.
+
+        on_warning: takes what is odd when it is found, most of it before the prediction.
+        prepared: the image as the domain sees it, if it is there already.
 
         Raises:
-            NeedsDicom, UnsupportedFormat, NotWritable, DiskFull: there is no file.
+            DataError: the image is none of this domain, or too large.
+            BrokenPlugin: a hook of the plugin fails.
+            NotWritable, DiskFull: there is no file.
         """
-        self.require_target(target, series)
-        volumes = volumes_ml(labels, self.classes)
+        made = prepared or self.predictor.prepare(scan.image, scan.name)
+        odd = []
+        for text in self._oddities(scan):
+            odd.append(text)
+            on_warning(text)
+        labels = self.predictor.predict_made(made, scan.image.grid)
+        if not labels.array.any() and not self.predictor.plugin.spec.empty_labels:
+            odd.append(f"{scan.name} shows no {', '.join(self.classes)}")
+            on_warning(odd[-1])
+        found = Labelled(labels, tuple(odd), volumes_ml(labels, self.classes))
+        if target is not None:
+            self.write(target, found, scan.series)
+        return found
+
+    def write(self, target: Path, found: Labelled, series: Sequence[Series] = ()) -> None:
+        """Write labels: a DICOM SEG of the first series where the file ends so, else as
+        `write_labels`, with all that is known of them.
+
+        Raises:
+            UnsupportedFormat, NotWritable, DiskFull: there is no file.
+        """
         if target.suffix.lower() == SEG_ENDING:
             from u2net_platform.imaging.dicom_seg import write_seg
 
-            write_seg(target, labels, self.classes, series[0], self.version)
-            return volumes
+            write_seg(target, found.labels, self.classes, series[0], self.version)
+            return
         about = {
-            "volumes_ml": volumes,
-            "warnings": [*warnings],
+            "volumes_ml": found.volumes_ml,
+            "warnings": found.warnings,
             "version": self.version,
             "program": f"{PRODUCT} {metadata.version(PRODUCT)}",
             "digests": {**self.digests},
         }
-        write_labels(target, labels, self.classes, about)
-        return volumes
+        write_labels(target, found.labels, self.classes, about)
 
     def draw(self, target: Path, image: ImageVolume, labels: LabelVolume) -> Path:
         """Draw labels on three slices of their image, into a PNG beside `target`; returns where.
@@ -140,19 +200,38 @@ class Labeller:
         write_sheet(path, [row], {})
         return path
 
-    def oddities(self, image: ImageVolume, paths: Sequence[Path], labels: LabelVolume) -> list[str]:
-        """How an image differs from what the domain is of, and whether nothing was found in it."""
-        plugin, name = self.predictor.plugin, str(paths[0])
+    def _oddities(self, scan: Scan) -> Iterator[str]:
+        """How an image differs from what the domain is of."""
+        plugin, grid = self.predictor.plugin, canonical(scan.image).grid
         found: list[DataError] = []
         if not plugin.clean_image:  # which may well turn it into what it should be
-            found += odd_intensities(plugin.spec.modality, image.array, paths)
-        plan = self.predictor.plan.spacing_zyx_mm
-        if size := odd_size(canonical(image).grid, plan, name, f"{plugin.name}'s plan"):
+            names = scan.paths or [Path(scan.name)]
+            found += odd_intensities(plugin.spec.modality, scan.image.array, names)
+        spacing = self.predictor.plan.spacing_zyx_mm
+        if size := odd_size(grid, spacing, scan.name, f"{plugin.name}'s plan"):
             found.append(size)
-        odd = [one.message for one in found]
-        if not labels.array.any() and not plugin.spec.empty_labels:
-            odd.append(f"{name} shows no {', '.join(self.classes)}")
-        return odd
+        return (one.message for one in found)
+
+
+def require_free(file: Path, inputs: Sequence[Path], existing: Existing = "refuse") -> None:
+    """Stop where a file is an input or lies within one, is there already, or cannot be written.
+
+    Raises:
+        NotWritable, DiskFull
+    """
+    places = {path.resolve() for path in inputs}
+    if places & {file.resolve(), *file.resolve().parents}:
+        raise NotWritable(f"{file} would be input and output at once", "Name another output.")
+    if existing == "refuse" and file.exists():
+        raise NotWritable(
+            f"{file} exists already",
+            "Move it, or replace it: --overwrite, in Python overwrite=True. --skip-existing goes on"
+            " with the others of a folder.",
+        )
+    with storage_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file.parent, os.W_OK):
+        raise NotWritable(f"{file.parent} cannot be written", "Choose another place.")
 
 
 def preview_of(target: Path) -> Path:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.preprocessing import Prepared
@@ -23,7 +21,6 @@ from u2net_platform.errors import (
     U2NetError,
     UnsupportedFormat,
 )
-from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import holds_dicom
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
@@ -36,13 +33,13 @@ from u2net_platform.inference.predictor import Predictor
 from u2net_platform.workflows.labeller import (
     FOLDER_ENDING,
     SEG_ENDING,
+    Existing,
     Labeller,
+    Scan,
     no_series,
     no_slices,
-    preview_of,
 )
 
-Existing = Literal["refuse", "replace", "skip"]
 CHANNEL_FILE = re.compile(r"(.+)_(\d{4})")
 
 
@@ -78,7 +75,7 @@ def predict_paths(
 
     existing: what becomes of labels that are there: `skip` leaves those of the same version, and
         leaves them out of the result.
-    on_warning: takes what is odd, case by case.
+    on_warning: takes what is odd, when it is found.
     series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
 
     In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
@@ -102,23 +99,19 @@ def predict_paths(
     else:
         targets = {one.domain: in_folder(cases, output / one.domain) for one in labellers}
     for one in labellers:
-        files = list(targets[one.domain].values())
-        _check_targets(inputs, files, existing)
-        if one.previews:
-            _check_targets(inputs, [preview_of(file) for file in files], existing)
-    if existing == "skip":
-        for one in labellers:
-            for target in targets[one.domain].values():
+        for case in cases:
+            target = targets[one.domain][case.id]
+            if inputs.is_dir() and inputs.resolve() == target.parent.resolve():
+                raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
+            one.require_target(target, case.images, existing)
+            if existing == "skip":
                 _require_own(target, one)
     results: list[PredictedCase] = []
     for case in cases:
         into = [(one, targets[one.domain][case.id]) for one in labellers]
         if existing == "skip":
             into = [(one, target) for one, target in into if not target.exists()]
-        found = _predict_case(into, case, series)
-        for warning in (text for one in found for text in one.warnings):
-            on_warning(warning)
-        results.extend(found)
+        results.extend(_predict_case(into, case, series, on_warning))
         on_case(case.id)
     return results
 
@@ -181,31 +174,12 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
     if cases[0].images != (inputs,) or output.is_dir() or not output.suffix:
         return in_folder(cases, output)
-    if output.suffix.lower() != SEG_ENDING:
-        stem_of(output)
     return {cases[0].id: output}
 
 
 def in_folder(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
     """The label file of each case."""
     return {case.id: folder / f"{case.id}{FOLDER_ENDING}" for case in cases}
-
-
-def _check_targets(inputs: Path, targets: list[Path], existing: Existing) -> None:
-    """Refuse before the first case what would fail, or destroy, after it."""
-    folder = targets[0].parent
-    if inputs.resolve() == (folder if inputs.is_dir() else targets[0]).resolve():
-        raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
-    there = [path for path in targets if path.exists()]
-    if there and existing == "refuse":
-        raise NotWritable(
-            f"{there[0]} exists already",
-            "Add --skip-existing to go on with the others, --overwrite to replace it, or move it.",
-        )
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise NotWritable(f"{folder} cannot be written", "Choose another place for the output.")
 
 
 def _require_own(target: Path, labeller: Labeller) -> None:
@@ -228,50 +202,56 @@ def _require_own(target: Path, labeller: Labeller) -> None:
 
 
 def _predict_case(
-    into: Sequence[tuple[Labeller, Path]], case: Case, uids: Sequence[str]
+    into: Sequence[tuple[Labeller, Path]],
+    case: Case,
+    uids: Sequence[str],
+    on_warning: Callable[[str], None],
 ) -> list[PredictedCase]:
     if not into:
         return []
     try:
-        image, series = into[0][0].read(case.images, uids)
+        scan = into[0][0].read(case.images, uids)
     except Exception as error:
         return [PredictedCase(case.id, one.domain, None, error) for one, _ in into]
-    results, made = [], _Made(image, str(case.images[0]))
+    results, made = [], _Made(scan)
     for one, target in into:
         try:
-            labels = one.predictor.predict_made(made.for_domain(one.predictor), image.grid)
-            odd = one.oddities(image, case.images, labels)
-            volumes = one.write(target, labels, series, odd)
-            picture = _preview(one, target, image, labels, odd) if one.previews else None
+            found = one.label(scan, target, on_warning, made.for_domain(one.predictor))
+            picture, odd = _preview(one, target, scan.image, found.labels)
         except StorageError:  # the next case would meet it too
             raise
         except Exception as error:
             results.append(PredictedCase(case.id, one.domain, None, error))
         else:
+            warnings = found.warnings + odd
+            for text in odd:
+                on_warning(text)
             results.append(
-                PredictedCase(case.id, one.domain, target, None, volumes, tuple(odd), picture)
+                PredictedCase(
+                    case.id, one.domain, target, None, found.volumes_ml, warnings, picture
+                )
             )
     return results
 
 
 def _preview(
-    labeller: Labeller, target: Path, image: ImageVolume, labels: LabelVolume, odd: list[str]
-) -> Path | None:
-    """The labels are there: that they cannot be drawn is no more than odd."""
+    labeller: Labeller, target: Path, image: ImageVolume, labels: LabelVolume
+) -> tuple[Path | None, tuple[str, ...]]:
+    """The picture, if there is to be one, and what is odd: the labels are there, so that they
+    cannot be drawn is no more than that."""
     try:
-        return labeller.draw(target, image, labels)
+        return labeller.draw(target, image, labels) if labeller.previews else None, ()
     except StorageError:
         raise
     except Exception as error:
-        odd.append(f"{target} has no preview: {named(error)}")
-        return None
+        return None, (f"{target} has no preview: {named(error)}",)
 
 
 class _Made:
     """An image as the last domain saw it, for the next one that sees it alike."""
 
-    def __init__(self, image: ImageVolume, name: str) -> None:
-        self._image, self._name = image, name
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
         self._key: tuple[object, ...] | None = None
         self._last: Prepared | None = None
 
@@ -279,10 +259,10 @@ class _Made:
         key = predictor.preparation
         if self._last is None or key is None or key != self._key:
             self._last = None  # its memory goes first
-            self._last = predictor.prepare(self._image, self._name)
+            self._last = predictor.prepare(self._scan.image, self._scan.name)
             self._key = key
         else:
-            predictor.require_fit(self._image)
+            predictor.require_fit(self._scan.image)
         return self._last
 
 

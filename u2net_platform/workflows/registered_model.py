@@ -5,6 +5,7 @@ MLflow keeps a bundle and the name of this module, and calls `_load_pyfunc`. Not
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.domains.plugin import DomainPlugin, with_hooks
 from u2net_platform.errors import InvalidDataset
-from u2net_platform.imaging.dicom import Series
 from u2net_platform.imaging.volume import LabelVolume
 from u2net_platform.inference.device import choose_device
 from u2net_platform.inference.predictor import Predictor
@@ -40,7 +40,8 @@ class RegisteredModel:
         """Label images, one a row.
 
         images: column `image` has the path of a file, of a DICOM folder, or of a folder with the
-            files of one case's channels. A column `output` says where labels are written.
+            files of one case's channels. A column `output` says where labels are written: none
+            of these files may be there.
 
         Returns the classes of each image on its own grid (z y x, uint8); with `output`, the table
         as it came, once all is written.
@@ -49,17 +50,19 @@ class RegisteredModel:
             U2NetError: as `api.Model.predict`; the images before it have been written.
         """
         if "output" not in images:
-            return [self._labels(Path(path))[0].array for path in images["image"]]
+            return [self._label(Path(path)).array for path in images["image"]]
         for path, output in zip(images["image"], images["output"], strict=True):
-            self.labeller.write(Path(output), *self._labels(Path(path)))
+            self._label(Path(path), Path(output))
         return images
 
-    def _labels(self, path: Path) -> tuple[LabelVolume, list[Series]]:
+    def _label(self, path: Path, target: Path | None = None) -> LabelVolume:
         cases = find_cases(path)
         if len(cases) > 1:
             raise InvalidDataset(f"{path} holds {len(cases)} cases", "Name one image a row.")
-        image, series = self.labeller.read(cases[0].images)
-        return self.labeller.predictor.predict(image, str(path)), series
+        if target is not None:
+            self.labeller.require_target(target, cases[0].images)
+        scan = self.labeller.read(cases[0].images)
+        return self.labeller.label(scan, target, warnings.warn).labels
 
 
 def _load_pyfunc(path: str) -> RegisteredModel:

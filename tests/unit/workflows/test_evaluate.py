@@ -44,6 +44,17 @@ def test_what_was_predicted_goes_into_a_new_folder(bright_predictor, case, tmp_p
         evaluate_cases(labeller, [case], lambda _: None, folder)
 
 
+def test_what_is_odd_about_a_case_stands_beside_its_labels(
+    bright_predictor, case, scan, tmp_path
+) -> None:
+    image = to_sitk(scan.array[0] - 1500, scan.grid)
+    SimpleITK.WriteImage(image, str(case.images[0]))
+    folder = tmp_path / "found"
+    evaluate_cases(Labeller(bright_predictor), [case], lambda _: None, folder)
+    (warning,) = json.loads((folder / "good.labels.json").read_text())["warnings"]
+    assert "image.nii.gz is declared as MR" in warning
+
+
 def test_a_full_disk_ends_an_evaluation_and_is_no_score(
     bright_predictor, case, tmp_path, monkeypatch
 ) -> None:
@@ -77,7 +88,7 @@ def test_cases_that_fail_are_named_and_count_as_zero(
 def test_running_out_of_memory_is_recorded_and_the_next_case_goes_on(
     bright_predictor, bright, case, monkeypatch
 ) -> None:
-    real = bright_predictor.predict_clean
+    real = bright_predictor.predict_made
     attempts = iter([MemoryError("no room"), None])
 
     def sometimes(*arguments):
@@ -85,7 +96,7 @@ def test_running_out_of_memory_is_recorded_and_the_next_case_goes_on(
             raise error
         return real(*arguments)
 
-    monkeypatch.setattr(bright_predictor, "predict_clean", sometimes)
+    monkeypatch.setattr(bright_predictor, "predict_made", sometimes)
     report = evaluate_cases(Labeller(bright_predictor), [case, case], lambda _: None)
     assert report.cases[0].error == "MemoryError: no room"
     assert report.cases[1].error is None

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import Slot
 from u2net_platform.cli.app import app
+from u2net_platform.errors import NotWritable
 from u2net_platform.files import exclusive
 from u2net_platform.imaging.volume import read_image, read_labels, write_array
 from u2net_platform.inference.device import choose_device
@@ -153,6 +154,11 @@ def test_mlflow_loads_and_predicts_as_the_platform_does(
     assert np.array_equal(found, wanted.array)
     model.predict([{"image": str(image), "output": str(output)}])
     assert np.array_equal(read_labels(output).array, wanted.array)
+    before = image.read_bytes()
+    for target in (image, output):  # neither the image nor what is there is replaced
+        with pytest.raises(NotWritable):
+            model.predict([{"image": str(image), "output": str(target)}])
+    assert image.read_bytes() == before
     pickled = [path for path in settings.home.glob("mlartifacts/**/*") if path.suffix == ".pkl"]
     assert pickled == []
 
