@@ -97,7 +97,9 @@ def _examine(plugin: DomainPlugin, case: Case) -> _Examined:
     classes = None if labels is None else frozenset(np.unique(labels.array).tolist())
     # Nothing drawn is not the same drawing.
     drawn = _digest(labels.array) if labels is not None and labels.array.any() else None
-    oddities = [*_headers(case), *odd_intensities(plugin.spec.modality, image.array, case.images)]
+    files = case.images if case.label is None else (*case.images, case.label)
+    oddities = [*odd_headers(files)]
+    oddities += odd_intensities(plugin.spec.modality, image.array, case.images)
     content = _digest(image.array)
     return _Examined(case.id, image.grid, classes, content, drawn, tuple(oddities))
 
@@ -111,8 +113,9 @@ def _digest(array: NDArray[np.generic]) -> str:
     return digest.hexdigest()
 
 
-def _headers(case: Case) -> Iterator[DataError]:
-    for path in case.images if case.label is None else (*case.images, case.label):
+def odd_headers(paths: Sequence[Path]) -> Iterator[DataError]:
+    """What in the headers of files contradicts itself or was straightened; of DICOM, nothing."""
+    for path in paths:
         header = read_header(path)
         if header is not None and header.contradiction_mm:
             yield ContradictoryPlace(

@@ -10,9 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from u2net_platform.data.checkup import odd_intensities, odd_size
+from u2net_platform.data.checkup import odd_headers, odd_intensities, odd_size
 from u2net_platform.data.preprocessing import Prepared
-from u2net_platform.errors import DataError, NeedsDicom, NotWritable
+from u2net_platform.errors import NeedsDicom, NotWritable
 from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import Series, choose_series, read_series
 from u2net_platform.imaging.volume import (
@@ -203,7 +203,7 @@ class Labeller:
     def _oddities(self, scan: Scan) -> Iterator[str]:
         """How an image differs from what the domain is of."""
         plugin, grid = self.predictor.plugin, canonical(scan.image).grid
-        found: list[DataError] = []
+        found = [*odd_headers(scan.paths)]
         if not plugin.clean_image:  # which may well turn it into what it should be
             names = scan.paths or [Path(scan.name)]
             found += odd_intensities(plugin.spec.modality, scan.image.array, names)

@@ -112,6 +112,35 @@ def test_nothing_found_is_warned_of_unless_the_domain_allows_it(
     assert warnings() == ()
 
 
+@pytest.mark.parametrize(
+    ("codes", "change", "words"),
+    [
+        ((1, 1), np.diag([-1.0, 1, 1]), "mm apart"),
+        ((0, 1), [[1, 0.01, 0], [0, 1, 0], [0, 0, 1]], "right angles"),
+    ],
+)
+def test_a_header_that_contradicts_itself_or_is_sheared_is_warned_of_before_the_prediction(
+    bright_predictor, scan, tmp_path, codes: tuple[int, int], change: Any, words: str
+) -> None:
+    image = tmp_path / "a.nii"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(scan.array[0]), str(image))
+    header = bytearray(image.read_bytes())
+    sform = np.array(struct.unpack_from("<12f", header, 280)).reshape(3, 4)
+    sform[:, :3] = change @ sform[:, :3]
+    struct.pack_into("<hh", header, 252, *codes)
+    struct.pack_into("<12f", header, 280, *sform.ravel())
+    image.write_bytes(header)
+    seen: list[str] = []
+    bright_predictor.network.register_forward_pre_hook(lambda *_: seen.append("network"))
+    target = tmp_path / "out.nii.gz"
+    (found,) = predict_paths(
+        [Labeller(bright_predictor)], image, target, lambda _: None, on_warning=seen.append
+    )
+    assert any(words in text for text in found.warnings)
+    assert words in seen[0]
+    assert seen[-1] == "network"
+
+
 class Nothing(nn.Module):
     """Background everywhere."""
 
