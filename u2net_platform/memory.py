@@ -54,7 +54,8 @@ def keep_freed_memory(of_any_size: bool = False) -> None:
     """Let glibc keep freed blocks of up to 32 MiB: every patch asks for the same ones again.
 
     By default they go back to the system, which then clears every page anew. Larger ones, as of
-    whole volumes, are kept with `of_any_size` only: what is kept counts as held.
+    whole volumes, are kept with `of_any_size` only: what is kept counts as held, until
+    `give_back_freed_memory`.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -62,3 +63,10 @@ def keep_freed_memory(of_any_size: bool = False) -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
         if of_any_size:
             mallopt(M_MMAP_MAX, 0)
+
+
+def give_back_freed_memory() -> None:
+    """Let go of all that was kept, so that what this process holds is what it uses."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

@@ -31,7 +31,12 @@ from u2net_platform.inference.postprocessing import (
     postprocess,
 )
 from u2net_platform.inference.sliding_window import sliding_window
-from u2net_platform.memory import free_bytes, held_bytes, keep_freed_memory
+from u2net_platform.memory import (
+    free_bytes,
+    give_back_freed_memory,
+    held_bytes,
+    keep_freed_memory,
+)
 
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
@@ -84,6 +89,7 @@ class Predictor:
         Raises:
             TooLarge: reading alone takes more than is allowed.
         """
+        give_back_freed_memory()  # of the image before, and of training
         needed, allowed = held_bytes() + reading_bytes, self._allowed()
         if needed > allowed:
             raise _too_large(f"Reading {name}", needed, allowed)
@@ -239,6 +245,7 @@ class Predictor:
         # An image's own percentiles are found in a copy of a channel.
         sorting = 0 if self.plan.statistics else 4 * prod(grid.shape_zyx)
         most = max(2 * voxels + max(slab + batch, resampling), after * voxels, sorting)
+        give_back_freed_memory()
         return held_bytes() + SCATTERED_BYTES + most
 
     def _allowed(self) -> int:

@@ -20,7 +20,7 @@ from u2net_platform.data.store import PreparedCase, TrainingDomain
 from u2net_platform.errors import Diverged, IncompatibleParts, Interrupted, TooLarge
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
-from u2net_platform.memory import keep_freed_memory
+from u2net_platform.memory import give_back_freed_memory, keep_freed_memory
 from u2net_platform.model.losses import LOSSES, of_what_is_known
 from u2net_platform.model.network import UniversalUNet
 from u2net_platform.model.partition import BACKBONE, owned_by, owner_of, train_only
@@ -217,6 +217,7 @@ class Trainer:
                 self._end_cycle(watcher, recorder)
         finally:
             del batches  # ends the workers, even where somebody keeps the exception
+            give_back_freed_memory()
         self.save()
 
     def save(self) -> None:

@@ -88,6 +88,17 @@ def test_what_does_not_fit_is_refused_with_the_figure(bright_predictor, scan) ->
     bright_predictor.predict(scan)
 
 
+def test_what_an_image_before_has_freed_is_room_for_the_next(bright_predictor, scan) -> None:
+    bright_predictor.predict(scan)
+    bright_predictor.memory = held_bytes() + (600 << 20)
+    bright_predictor.require_fit(scan)
+    for begin in (bright_predictor.require_fit, lambda _: bright_predictor.require_room(1, "b")):
+        blocks = [np.ones(1 << 20) for _ in range(100)]  # 8 MiB each, which glibc keeps
+        assert held_bytes() > bright_predictor.memory
+        del blocks
+        begin(scan)
+
+
 def test_what_cleaning_takes_is_counted_before_it_begins(bright_predictor, scan) -> None:
     known = Statistics(mean=500.0, std=200.0, low=0.0, high=1000.0)
     plan = bright_predictor.plan.model_copy(update={"statistics": (known,)})
