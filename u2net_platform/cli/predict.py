@@ -227,8 +227,8 @@ def evaluate(
         if worst := [by_id[name] for name in report.worst(5)]:
             write_sheet(pictures, sheet_rows(worst), {})
         talk(f"Wrote {pictures}" if worst else "No case has scores, so there are no pictures")
-    errors = {case.case_id: case.error for case in report.cases if case.error}
-    emit(report.document(), _scores, cases_failed(errors, len(report.cases)))
+    reasons = {case.case_id: case.error for case in report.cases if case.error}
+    emit(report.document(), _scores, cases_failed(reasons, len(report.cases)))
 
 
 def _check_different(domains: list[str]) -> None:

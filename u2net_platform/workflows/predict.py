@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from u2net_platform import errors
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import (
@@ -269,28 +272,41 @@ class _Made:
 def failure_of(results: list[PredictedCase]) -> U2NetError | None:
     """The fault of a whole run: that of its one case, or one that lists the cases that failed."""
     domains = {result.domain for result in results}
-    errors = {
-        result.case_id if len(domains) == 1 else f"{result.case_id} ({result.domain})": result.error
+    reasons = {
+        result.case_id if len(domains) == 1 else f"{result.case_id} ({result.domain})": named(error)
         for result in results
-        if result.error
+        if (error := result.error)
     }
     if len(results) == 1 and isinstance(only := results[0].error, U2NetError):
         return only
-    return cases_failed({name: named(error) for name, error in errors.items()}, len(results))
+    return cases_failed(reasons, len(results))
 
 
-def cases_failed(errors: dict[str, str], cases: int) -> InvalidCases | None:
-    """The fault that lists what went wrong with each case; None where nothing did."""
-    if not errors:
+def cases_failed(reasons: dict[str, str], cases: int) -> U2NetError | None:
+    """The fault that lists what went wrong with each case, as `named` has it; None where nothing
+    did. What is no error of this program's own is a fault in it."""
+    if not reasons:
         return None
-    listing = "\n".join(f"  {name}: {reason}" for name, reason in errors.items())
-    return InvalidCases(
-        f"{len(errors)} of {cases} cases failed:\n{listing}",
-        "Correct what is named above and repeat for these cases; the others are done.",
+    listing = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+    message = f"{len(reasons)} of {cases} cases failed:\n{listing}"
+    if all(hasattr(errors, reason.partition(":")[0]) for reason in reasons.values()):
+        return InvalidCases(
+            message,
+            "Correct what is named above and repeat for these cases; the others are done.",
+        )
+    return U2NetError(
+        message,
+        "A fault of the program is among them: repeat with U2NET_DEBUG=1 for its traceback, and"
+        " report it. The other cases are done.",
     )
 
 
 def named(error: Exception) -> str:
-    """The class of an error and its reason, on one line."""
-    reason = error.message if isinstance(error, U2NetError) else str(error)
-    return f"{type(error).__name__}: {' '.join(reason.split())}"
+    """The class of an error and its reason, on one line; then, of a fault of the program, the
+    traceback where it is asked for."""
+    own = error if isinstance(error, U2NetError) else None
+    reason = own.message if own else str(error)
+    line = f"{type(error).__name__}: {' '.join(reason.split())}"
+    if own or os.environ.get("U2NET_DEBUG") != "1":
+        return line
+    return "\n".join([line, *traceback.format_exception(error)])

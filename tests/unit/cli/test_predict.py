@@ -139,6 +139,29 @@ def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(
     assert (failed.exit_code, "Labelled by" in failed.stderr) == (4, False)
 
 
+def test_a_fault_of_the_program_ends_with_1_and_shows_its_traceback_on_request(
+    added, bright_data, tmp_path, monkeypatch
+) -> None:
+    def fail(*_):
+        raise TypeError("no such thing")
+
+    monkeypatch.setattr("u2net_platform.inference.predictor.Predictor.predict_made", fail)
+    image = bright_data / "imagesTr" / "case_0.nii.gz"
+    predict = ("predict", "--domain", "bright", "-i", image, "-o", tmp_path / "a.nii.gz", "--json")
+    for command in (predict, ("evaluate", "bright", "--limit", "1", "--json")):
+        result = run(*command)
+        assert result.exit_code == 1
+        document = json.loads(result.stdout)
+        assert (document["error_code"], "TypeError: no" in document["message"]) == (
+            "U2NetError",
+            True,
+        )
+        assert "Traceback" not in result.output
+        with monkeypatch.context() as debugged:
+            debugged.setenv("U2NET_DEBUG", "1")
+            assert ", in fail\n" in json.loads(run(*command).stdout)["message"]
+
+
 def test_predict_reads_a_dicom_folder_and_writes_a_seg_that_names_the_version(
     added, write_series, scan, tmp_path
 ) -> None:
