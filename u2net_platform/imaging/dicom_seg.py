@@ -20,9 +20,11 @@ from pydicom.sr.codedict import codes
 from u2net_platform.errors import InvalidHeader, MissingPosition
 from u2net_platform.files import atomic_path
 from u2net_platform.imaging.dicom import Series, discreet, sorted_slices
+from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.volume import LabelVolume
 from u2net_platform.settings import PRODUCT
 
+LONGEST = 64  # characters of most texts in DICOM
 SERIES_NUMBER = 1000  # beyond what scanners count to
 # A SEG has to carry them, be they empty; anonymised images often lack them.
 CARRIED = """
@@ -39,14 +41,33 @@ def write_seg(
     them, as `heart:3`.
 
     Raises:
-        MissingPosition: the series names no frame of reference.
-        InvalidHeader: the patient's or the study's attributes break the standard.
+        MissingPosition, InvalidHeader: as `check_seg`.
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
+    content = _content(labels, names, series, version)
+    with discreet(), atomic_path(path) as temporary:
+        content.save_as(temporary)
+
+
+def check_seg(grid: Grid, names: tuple[str, ...], series: Series, version: str) -> None:
+    """Make a SEG of a single voxel, to see before the work whether there can be one.
+
+    Raises:
+        MissingPosition: the series names no frame of reference.
+        InvalidHeader: the patient's or the study's attributes break the standard.
+    """
+    single = LabelVolume(np.zeros(grid.shape_zyx, np.uint8), grid)
+    single.array[0, 0, 0] = 1
+    _content(single, names, series, version)
+
+
+def _content(
+    labels: LabelVolume, names: tuple[str, ...], series: Series, version: str
+) -> Segmentation:
     with discreet():
         sources = _sources(series)
         try:
-            content = _segmentation(labels, names, sources, version)
+            return _segmentation(labels, names, sources, version)
         except ValueError:  # it quotes the value
             raise InvalidHeader(
                 f"an attribute of the patient or the study in the headers of series {series.uid},"
@@ -54,8 +75,6 @@ def write_seg(
                 " SEG can carry it",
                 "Correct the headers, or write the labels as .nii.gz.",
             ) from None
-        with atomic_path(path) as temporary:
-            content.save_as(temporary)
 
 
 def _segmentation(
@@ -73,10 +92,10 @@ def _segmentation(
         manufacturer=PRODUCT,
         manufacturer_model_name=PRODUCT,
         software_versions=metadata.version(PRODUCT),
-        device_serial_number=version,
+        device_serial_number=version[:LONGEST],
         omit_empty_frames=bool(labels.array.any()),
         content_label="SEGMENTATION",
-        series_description=f"{PRODUCT} {version}",
+        series_description=f"{PRODUCT} {version}"[:LONGEST],
     )
 
 
@@ -96,6 +115,7 @@ def _sources(series: Series) -> Sequence[pydicom.Dataset]:
             )
         for keyword in CARRIED:
             source.setdefault(keyword, "")
+        source.setdefault("SliceThickness", None)
     return sources
 
 
@@ -114,12 +134,12 @@ def _segment(number: int, name: str, version: str) -> SegmentDescription:
     known = getattr(codes.cid7192, name.title().replace(" ", ""), codes.cid7150.Tissue)
     return SegmentDescription(
         segment_number=number,
-        segment_label=name[:64],
+        segment_label=name[:LONGEST],
         segmented_property_category=codes.cid7150.AnatomicalStructure,
         segmented_property_type=known,
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name=PRODUCT, version=version, family=codes.cid7162.ArtificialIntelligence
+            name=PRODUCT, version=version[:LONGEST], family=codes.cid7162.ArtificialIntelligence
         ),
         tracking_uid=highdicom.UID(),
         tracking_id=f"{version} {name}",

@@ -154,6 +154,10 @@ class Labeller:
         for text in self._oddities(scan):
             odd.append(text)
             on_warning(text)
+        if target is not None and target.suffix.lower() == SEG_ENDING:
+            from u2net_platform.imaging.dicom_seg import check_seg
+
+            check_seg(scan.image.grid, self.classes, scan.series[0], self.version)
         labels = self.predictor.predict_made(made, scan.image.grid)
         if not labels.array.any() and not self.predictor.plugin.spec.empty_labels:
             odd.append(f"{scan.name} shows no {', '.join(self.classes)}")

@@ -139,7 +139,7 @@ def test_an_anonymised_series_needs_no_patient_but_a_frame_of_reference(
         )
         write_seg(tmp_path / "out.dcm", labels, NAMES, choose_series(folder), "heart:3")
 
-    write("PatientName", "PatientID", "PatientBirthDate")
+    write("PatientName", "PatientID", "PatientBirthDate", "SliceThickness")
     before = (tmp_path / "out.dcm").read_bytes()
     with pytest.raises(MissingPosition, match="frame of reference"):
         write("FrameOfReferenceUID")
@@ -159,6 +159,15 @@ def test_a_header_that_breaks_the_standard_is_named_and_not_quoted(
     with pytest.raises(InvalidHeader) as caught:
         write_seg(tmp_path / "out.dcm", labels, NAMES, choose_series(folder), "heart:3")
     assert "1961" not in str(caught.value)
+
+
+def test_a_long_name_of_a_domain_is_cut_where_dicom_does(
+    series: Series, labels: LabelVolume, tmp_path: Path
+) -> None:
+    version = f"{'o' * 70}:3"
+    write_seg(tmp_path / "out.dcm", labels, NAMES, series, version)
+    seg = pydicom.dcmread(tmp_path / "out.dcm")
+    assert len(seg.SeriesDescription) == len(seg.DeviceSerialNumber) == 64
 
 
 def test_what_is_odd_about_a_patients_header_is_neither_warned_of_nor_logged(

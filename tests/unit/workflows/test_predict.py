@@ -256,6 +256,23 @@ def test_a_seg_lies_where_the_organ_lies_and_names_the_version(
     assert algorithm.AlgorithmVersion == "bright:3"
 
 
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "PatientSex"])
+@pytest.mark.filterwarnings("ignore:Invalid value")  # as the test writes it
+def test_a_series_that_no_seg_can_refer_to_is_refused_before_the_prediction(
+    bright_predictor, write_series, scan, tmp_path, keyword: str
+) -> None:
+    def change(k: int, header: pydicom.Dataset) -> None:
+        with pydicom.config.disable_value_validation():
+            setattr(header, keyword, "unknown" if keyword == "PatientSex" else "")
+
+    folder = write_series(tmp_path / "dicom", scan.array[0].round(), scan.grid, change=change)
+    bright_predictor.network = None
+    (found,) = predict_paths(
+        [Labeller(bright_predictor)], folder, tmp_path / "a.dcm", lambda _: None
+    )
+    assert type(found.error).__name__ in ("MissingPosition", "InvalidHeader")
+
+
 def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
     bright_predictor, study, write_series, scan, tmp_path
 ) -> None:
