@@ -30,7 +30,7 @@ from u2net_platform.inference.postprocessing import (
     cleaned_classes,
     postprocess,
 )
-from u2net_platform.inference.sliding_window import sliding_window
+from u2net_platform.inference.sliding_window import sliding_window, window_count
 from u2net_platform.memory import (
     free_bytes,
     give_back_freed_memory,
@@ -100,6 +100,11 @@ class Predictor:
         Raises: as `predict`.
         """
         return self.prepare_clean(check_image(self.plugin, canonical(image), name))
+
+    def windows(self, prepared: Prepared) -> int:
+        """How many patches of it the network will see."""
+        shape = prepared.grid.shape_zyx
+        return window_count(shape, self._window(shape))
 
     def prepare_clean(self, image: ImageVolume) -> Prepared:
         """As `prepare`, for an image as `load_case` returns it: canonical and cleaned.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
-from math import ceil
+from math import ceil, prod
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +100,12 @@ class _Sums:
             sums[:, : kept.shape[1]] = kept
             sums[:, kept.shape[1] :] = 0
         return mean
+
+
+def window_count(shape_zyx: Shape, patch_zyx: Shape) -> int:
+    """How many patches `sliding_window` cuts out of an image of this shape."""
+    sides = zip(shape_zyx, patch_zyx, strict=True)
+    return prod(len(_starts(max(side, own), own)) for side, own in sides)
 
 
 def gaussian_map(patch_zyx: Shape) -> Tensor:

@@ -15,6 +15,7 @@ from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import NeedsDicom, NotWritable
 from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import Series, choose_series, read_series
+from u2net_platform.imaging.grid import Shape
 from u2net_platform.imaging.volume import (
     ImageVolume,
     LabelVolume,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FOLDER_ENDING = ".nii.gz"
 SEG_ENDING = ".dcm"
+LARGER = 3  # than the images of training, along an axis: another part of the body, and much work
 
 
 Existing = Literal["refuse", "replace", "skip"]
@@ -151,7 +153,7 @@ class Labeller:
         """
         made = prepared or self.predictor.prepare(scan.image, scan.name)
         odd = []
-        for text in self._oddities(scan):
+        for text in self._oddities(scan, made):
             odd.append(text)
             on_warning(text)
         if target is not None and target.suffix.lower() == SEG_ENDING:
@@ -204,17 +206,29 @@ class Labeller:
         write_sheet(path, [row], {})
         return path
 
-    def _oddities(self, scan: Scan) -> Iterator[str]:
+    def _oddities(self, scan: Scan, made: Prepared) -> Iterator[str]:
         """How an image differs from what the domain is of."""
-        plugin, grid = self.predictor.plugin, canonical(scan.image).grid
+        plugin, plan = self.predictor.plugin, self.predictor.plan
         found = [*odd_headers(scan.paths)]
         if not plugin.clean_image:  # which may well turn it into what it should be
             names = scan.paths or [Path(scan.name)]
             found += odd_intensities(plugin.spec.modality, scan.image.array, names)
-        spacing = self.predictor.plan.spacing_zyx_mm
-        if size := odd_size(grid, spacing, scan.name, f"{plugin.name}'s plan"):
+        grid, whose = canonical(scan.image).grid, f"{plugin.name}'s plan"
+        if size := odd_size(grid, plan.spacing_zyx_mm, scan.name, whose):
             found.append(size)
-        return (one.message for one in found)
+        yield from (one.message for one in found)
+        shape = made.grid.shape_zyx
+        if any(s > LARGER * own for s, own in zip(shape, plan.shape_zyx, strict=True)):
+            yield (
+                f"{scan.name} has {_by(shape)} voxels as {plugin.name} sees it, where images of"
+                f" training had about {_by(plan.shape_zyx)}: it takes"
+                f" {self.predictor.windows(made)} windows; cropped to what is around the"
+                f" {self.classes[0]} it is faster, and safer"
+            )
+
+
+def _by(sides: Shape) -> str:
+    return " x ".join(map(str, sides))
 
 
 def require_free(file: Path, inputs: Sequence[Path], existing: Existing = "refuse") -> None:

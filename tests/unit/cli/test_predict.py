@@ -121,7 +121,8 @@ def test_what_looks_like_no_image_of_the_domain_is_warned_of(added, scan, tmp_pa
     assert "bright's plan has voxels of 2 x 1.5 x 1.5 mm" in result.stderr
     assert "Labelled by bright:1" in result.stderr
     warnings = json.loads((tmp_path / "mask.labels.json").read_text())["warnings"]
-    assert len(warnings) == result.stderr.count("Warning: ") == 2
+    assert "windows" in result.stderr  # as an image of such voxels is that large
+    assert len(warnings) == result.stderr.count("Warning: ") == 3
 
 
 def test_predict_ends_with_a_faults_exit_code_and_the_good_cases_written(

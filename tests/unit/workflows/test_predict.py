@@ -141,6 +141,25 @@ def test_a_header_that_contradicts_itself_or_is_sheared_is_warned_of_before_the_
     assert seen[-1] == "network"
 
 
+def test_an_image_far_larger_than_those_of_training_is_warned_of_before_the_prediction(
+    bright_predictor, folder, tmp_path
+) -> None:
+    plan = bright_predictor.plan
+    bright_predictor.plan = plan.model_copy(
+        update={"shape_zyx": (8, 10, 10), "patch_zyx": (8, 8, 8), "batch_size": 1}
+    )
+    seen: list[str] = []
+    bright_predictor.network.register_forward_pre_hook(lambda *_: seen.append("network"))
+    target = tmp_path / "out.nii.gz"
+    (found,) = predict_paths(
+        [Labeller(bright_predictor)], folder / "a.nii.gz", target, lambda _: None,
+        on_warning=seen.append,
+    )  # fmt: skip
+    (warning,) = found.warnings
+    assert seen[0] == warning
+    assert f"it takes {seen.count('network')} windows" in warning
+
+
 class Nothing(nn.Module):
     """Background everywhere."""
 
