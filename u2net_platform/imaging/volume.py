@@ -180,17 +180,19 @@ def write_labels(
     names: Sequence[str],
     about: Mapping[str, object] = MappingProxyType({}),
 ) -> None:
-    """Write a label file whole or not at all, and then, beside it, `<stem>.labels.json`: the name
-    of each class, and what else is known `about` the labels.
+    """Write a label file whole or not at all, and beside it `<stem>.labels.json`: the name of each
+    class, and what else is known `about` the labels.
 
     Raises:
         UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
         NotWritable, DiskFull: with the file named; what was there before stays.
     """
     legend = legend_of(path)
-    write_array(path, labels.array[None], labels.grid)
     values = {str(value): name for value, name in enumerate(("background", *names))}
-    write_text(legend, json.dumps({"labels": values, **about}, indent=2) + "\n")
+    with atomic_path(path) as temporary:
+        _write_whole(temporary, path, labels.array[None], labels.grid)
+        # First: labels without it, after a full disk or a kill, would be nobody knows whose.
+        write_text(legend, json.dumps({"labels": values, **about}, indent=2) + "\n")
 
 
 def legend_of(path: Path) -> Path:
@@ -215,18 +217,22 @@ def write_array(path: Path, array: NDArray[Any], grid: Grid) -> None:
     """
     stem_of(path)
     with atomic_path(path) as temporary:
-        # The writers of some formats say nothing when the disk is full, hence the second look.
-        try:
-            _write(temporary, array, grid)
-            found, _ = _read(temporary)
-            # Plane by plane: a volume may be a large part of the memory that is allowed.
-            planes = zip(chain(*found), chain(*array), strict=True)
-            whole = all(np.array_equal(*pair) for pair in planes)
-        except (RuntimeError, ValueError, UnreadableImage):
-            whole = False
-        if not whole:
-            _claim(temporary, array.nbytes)
-            raise NotWritable(f"{path} cannot be written", "Choose another place or format.")
+        _write_whole(temporary, path, array, grid)
+
+
+def _write_whole(temporary: Path, path: Path, array: NDArray[Any], grid: Grid) -> None:
+    # The writers of some formats say nothing when the disk is full, hence the second look.
+    try:
+        _write(temporary, array, grid)
+        found, _ = _read(temporary)
+        # Plane by plane: a volume may be a large part of the memory that is allowed.
+        planes = zip(chain(*found), chain(*array), strict=True)
+        whole = all(np.array_equal(*pair) for pair in planes)
+    except (RuntimeError, ValueError, UnreadableImage):
+        whole = False
+    if not whole:
+        _claim(temporary, array.nbytes)
+        raise NotWritable(f"{path} cannot be written", "Choose another place or format.")
 
 
 def _write(path: Path, array: NDArray[Any], grid: Grid) -> None:

@@ -232,6 +232,15 @@ def test_a_full_disk_leaves_what_was_there(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.labels.json", "a.nii"]
 
 
+def test_labels_are_never_there_without_what_their_values_mean(
+    tmp_path: Path, blob, oblique: Grid
+) -> None:
+    (tmp_path / "a.labels.json").mkdir()  # which no file can take the place of
+    with pytest.raises(NotWritable):
+        write_labels(tmp_path / "a.nii", blob(oblique), ())
+    assert not (tmp_path / "a.nii").exists()
+
+
 def test_an_unknown_output_format_writes_nothing(tmp_path: Path, blob, oblique: Grid) -> None:
     with pytest.raises(UnsupportedFormat):
         write_labels(tmp_path / "a.png", blob(oblique), ())
