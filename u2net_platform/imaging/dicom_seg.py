@@ -61,6 +61,16 @@ def check_seg(grid: Grid, names: tuple[str, ...], series: Series, version: str) 
     _content(single, names, series, version)
 
 
+def labelled_by(path: Path) -> str | None:
+    """The version that a SEG is by, as it was given to `write_seg`; None where it tells none."""
+    try:
+        with discreet():
+            segment = pydicom.dcmread(path, specific_tags=["SegmentSequence"]).SegmentSequence[0]
+        return str(segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion)
+    except Exception:  # a file may be of any kind
+        return None
+
+
 def _content(
     labels: LabelVolume, names: tuple[str, ...], series: Series, version: str
 ) -> Segmentation:

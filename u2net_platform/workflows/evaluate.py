@@ -21,7 +21,13 @@ from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingF
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
 from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
-from u2net_platform.imaging.volume import ImageVolume, LabelVolume, read_labels, turned_back
+from u2net_platform.imaging.volume import (
+    ImageVolume,
+    LabelVolume,
+    legend_of,
+    read_labels,
+    turned_back,
+)
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import data_dir_of
 from u2net_platform.workflows.labeller import Labelled, Labeller, Scan, require_free
@@ -179,7 +185,8 @@ def new_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
     """
     targets = in_folder(cases, folder)
     for case in cases:
-        require_free(targets[case.id], case.images)
+        for file in (targets[case.id], legend_of(targets[case.id])):
+            require_free(file, case.images)
     return targets
 
 

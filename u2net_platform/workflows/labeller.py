@@ -21,6 +21,7 @@ from u2net_platform.imaging.volume import (
     LabelVolume,
     canonical,
     joined,
+    legend_of,
     read_header,
     read_image,
     stem_of,
@@ -108,7 +109,8 @@ class Labeller:
             stem_of(target)
         elif not any(path.is_dir() for path in inputs):
             raise no_slices(inputs[0] if inputs else "The image", target)
-        for file in (target, preview_of(target)) if self.previews else (target,):
+        files = [target] if target.suffix.lower() == SEG_ENDING else [target, legend_of(target)]
+        for file in files + [preview_of(target)] * self.previews:
             require_free(file, inputs, existing)
 
     def read(self, paths: Sequence[Path], uids: Sequence[str] = ()) -> Scan:

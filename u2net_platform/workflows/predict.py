@@ -186,20 +186,30 @@ def in_folder(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
 
 
 def _require_own(target: Path, labeller: Labeller) -> None:
-    """Labels that are there are done only if the same version made them.
+    """Labels that are there, or the JSON file of some, are done only if the same version made them.
 
     Raises:
         NotWritable: another did, or it cannot be told.
     """
-    if not target.exists() or target.suffix.lower() == SEG_ENDING:
+    seg = target.suffix.lower() == SEG_ENDING
+    if not target.exists() and (seg or not legend_of(target).exists()):
         return
-    try:
-        version = json.loads(legend_of(target).read_text("utf-8"))["version"]
-    except (OSError, ValueError, LookupError, TypeError):
-        version = None
-    if version != labeller.version:
+    wanted: dict[str, object] = {"version": labeller.version}
+    if seg:
+        from u2net_platform.imaging.dicom_seg import labelled_by
+
+        found = {"version": labelled_by(target)}
+    else:
+        wanted["digests"] = {**labeller.digests}
+        try:
+            found = dict(json.loads(legend_of(target).read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            found = {}
+    if any(found.get(key) != value for key, value in wanted.items()):
+        by = found.get("version") or "nobody knows whom"
         raise NotWritable(
-            f"{target} is by {version or 'nobody knows whom'}, not by {labeller.version}",
+            f"{target} is by {by}, not by {labeller.version}"
+            + (" with these weights" if by == labeller.version else ""),
             "Name another folder for the output, or add --overwrite.",
         )
 

@@ -63,8 +63,18 @@ def test_a_preview_shows_the_labels_on_the_image(added, bright_data, tmp_path) -
     assert Path(case["preview"]) == tmp_path / "mask.png"
     assert (picture.max(-1) - picture.min(-1) > 0.2).any()  # contours alone have a colour
     target.unlink()
+    (tmp_path / "mask.labels.json").unlink()
     again = run("predict", "--domain", "bright", "-i", image, "-o", target, "--preview")
     assert (again.exit_code, "mask.png exists already" in again.stderr) == (5, True)
+
+
+def test_the_json_file_of_other_labels_is_not_replaced(added, bright_data, tmp_path) -> None:
+    image = bright_data / "imagesTr" / "case_0.nii.gz"
+    predict = ("predict", "--domain", "bright", "-i", image, "-o")
+    assert run(*predict, tmp_path / "mask.nii.gz").exit_code == 0
+    result = run(*predict, tmp_path / "mask.nrrd")
+    assert (result.exit_code, "mask.labels.json exists already" in result.stderr) == (5, True)
+    assert run(*predict, tmp_path / "mask.nrrd", "--overwrite").exit_code == 0
 
 
 def test_labels_that_cannot_be_drawn_are_there_with_a_warning(
@@ -103,7 +113,9 @@ def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, 
     assert (done.exit_code, "Labelled by" in done.stderr) == (0, False)
     assert run(*arguments, "--skip-existing", "--overwrite").exit_code == 2
     # What nobody or somebody else has drawn is neither done nor to be replaced.
-    for legend in ('{"version": "bright:7"}', "{}", "[]"):
+    mine = json.loads((out / "c.labels.json").read_text())
+    other = json.dumps(mine | {"digests": {"backbone": "of another home"}})
+    for legend in ('{"version": "bright:7"}', "{}", "[]", other):
         (out / "c.labels.json").write_text(legend)
         refused = run(*arguments, "--skip-existing")
         assert (refused.exit_code, "c.nii.gz is by" in refused.stdout) == (5, True)
@@ -174,6 +186,13 @@ def test_predict_reads_a_dicom_folder_and_writes_a_seg_that_names_the_version(
     seg = pydicom.dcmread(target)
     assert seg.SeriesDescription == "u2net-platform bright:1"
     assert "Doe" not in result.output
+    again = run("predict", "--domain", "bright", "-i", folder, "-o", target, "--skip-existing")
+    assert (again.exit_code, "were left: 1" in again.stderr) == (0, True)
+    description = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0]
+    description.AlgorithmVersion = "bright:7"
+    seg.save_as(target)
+    other = run("predict", "--domain", "bright", "-i", folder, "-o", target, "--skip-existing")
+    assert (other.exit_code, "labels.dcm is by bright:7" in other.stderr) == (5, True)
     missing = run("predict", "--domain", "bright", "-i", folder, "-o", target, "--series", "1.2")
     assert missing.exit_code == 5  # the target exists
     arguments = ["-i", folder, "-o", tmp_path / "b.dcm", "--series", "1.2"]
