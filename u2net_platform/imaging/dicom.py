@@ -298,7 +298,7 @@ def _check_pixels(series: Series) -> None:
         if syntax not in DECODED:
             raise UnsupportedCompression(
                 f"{header.filename} is compressed as {syntax.name}, which is not read",
-                "Export it uncompressed, or convert it with dcmconv, dcmdjpeg or gdcmconv --raw.",
+                "Export it uncompressed.",
             )
         if not syntax.is_compressed and _length(header) < _promised(header):
             raise UnreadableImage(

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Literal
 
 from u2net_platform.data.checkup import odd_headers, odd_intensities, odd_size
 from u2net_platform.data.preprocessing import Prepared
-from u2net_platform.errors import NeedsDicom, NotWritable
+from u2net_platform.errors import NeedsDicom, NotWritable, UnsupportedFormat
 from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import Series, choose_series, read_series
 from u2net_platform.imaging.grid import Shape
 from u2net_platform.imaging.volume import (
+    FILE_ENDINGS,
     ImageVolume,
     LabelVolume,
     canonical,
@@ -105,11 +106,15 @@ class Labeller:
         Raises:
             NeedsDicom, UnsupportedFormat, NotWritable, DiskFull
         """
-        if target.suffix.lower() != SEG_ENDING:
-            stem_of(target)
-        elif not any(path.is_dir() for path in inputs):
+        seg = target.suffix.lower() == SEG_ENDING
+        if not seg and not target.name.endswith(FILE_ENDINGS):
+            raise UnsupportedFormat(
+                f"{target} ends in none of {', '.join(FILE_ENDINGS)}, {SEG_ENDING}",
+                "Give it such an ending, or none where a folder is meant.",
+            )
+        if seg and not any(path.is_dir() for path in inputs):
             raise no_slices(inputs[0] if inputs else "The image", target)
-        files = [target] if target.suffix.lower() == SEG_ENDING else [target, legend_of(target)]
+        files = [target] if seg else [target, legend_of(target)]
         for file in files + [preview_of(target)] * self.previews:
             require_free(file, inputs, existing)
 

@@ -92,10 +92,11 @@ def predict_paths(
     """
     cases = find_cases(inputs)
     _check_dicom(inputs, cases, output, series)
-    if len(labellers) > 1 and output.name.lower().endswith((*FILE_ENDINGS, SEG_ENDING)):
+    several = {"images": len(cases), "domains": len(labellers)}
+    if _is_file(output) and (many := [f"{n} {what}" for what, n in several.items() if n > 1]):
         raise UnsupportedFormat(
-            f"{output} would be one file for {len(labellers)} domains",
-            "Name a folder; each domain gets one of its own in it.",
+            f"{output} would be one file for {' and '.join(many)}",
+            "Name a folder; of several domains, each gets one of its own in it.",
         )
     if len(labellers) == 1:
         targets = {labellers[0].domain: _targets(inputs, cases, output)}
@@ -174,10 +175,13 @@ def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence
         raise no_series(inputs)
 
 
+def _is_file(output: Path) -> bool:
+    return output.name.lower().endswith((*FILE_ENDINGS, SEG_ENDING)) and not output.is_dir()
+
+
 def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
-    if cases[0].images != (inputs,) or output.is_dir() or not output.suffix:
-        return in_folder(cases, output)
-    return {cases[0].id: output}
+    mistaken = bool(output.suffix) and not output.is_dir() and cases[0].images == (inputs,)
+    return {cases[0].id: output} if _is_file(output) or mistaken else in_folder(cases, output)
 
 
 def in_folder(cases: Sequence[Case], folder: Path) -> dict[str, Path]:

@@ -180,10 +180,25 @@ def test_an_output_that_is_the_input_is_refused(bright_predictor, folder, name: 
 def test_a_format_that_cannot_be_written_is_refused_before_any_work(
     bright_predictor, folder, tmp_path
 ) -> None:
-    with pytest.raises(UnsupportedFormat):
-        predict_paths(
-            [Labeller(bright_predictor)], folder / "a.nii.gz", tmp_path / "a.png", lambda _: None
-        )
+    for name in ("a.png", "labels.v2"):
+        with pytest.raises(UnsupportedFormat, match="ends in none of") as caught:
+            predict_paths(
+                [Labeller(bright_predictor)], folder / "a.nii.gz", tmp_path / name, lambda _: None
+            )
+        assert "Convert" not in caught.value.hint
+
+
+def test_a_folder_of_one_case_goes_into_a_file_and_one_of_several_does_not(
+    bright_predictor, folder, tmp_path
+) -> None:
+    target = tmp_path / "labels.nii.gz"
+    with pytest.raises(UnsupportedFormat, match="one file for 3 images"):
+        predict_paths([Labeller(bright_predictor)], folder, target, lambda _: None)
+    assert not target.exists()
+    for name in ("b.nii.gz", "c.mha"):
+        (folder / name).unlink()
+    predict_paths([Labeller(bright_predictor)], folder, target, lambda _: None)
+    assert read_labels(target).array.any()
 
 
 def test_a_folder_without_images_is_an_error_and_leaves_no_output(
