@@ -15,6 +15,7 @@ from u2net_platform import errors
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.errors import (
+    AmbiguousSeries,
     InvalidCases,
     InvalidDataset,
     MissingFile,
@@ -91,25 +92,11 @@ def predict_paths(
         NotWritable, DiskFull: an output exists and is not to be overwritten, or cannot be written.
     """
     cases = find_cases(inputs)
-    _check_dicom(inputs, cases, output, series)
-    several = {"images": len(cases), "domains": len(labellers)}
-    if _is_file(output) and (many := [f"{n} {what}" for what, n in several.items() if n > 1]):
-        raise UnsupportedFormat(
-            f"{output} would be one file for {' and '.join(many)}",
-            "Name a folder; of several domains, each gets one of its own in it.",
-        )
-    if len(labellers) == 1:
-        targets = {labellers[0].domain: _targets(inputs, cases, output)}
-    else:
-        targets = {one.domain: in_folder(cases, output / one.domain) for one in labellers}
+    _check_dicom(labellers, inputs, cases, output, series)
+    targets = _targets(labellers, inputs, cases, output)
     for one in labellers:
         for case in cases:
-            target = targets[one.domain][case.id]
-            if inputs.is_dir() and inputs.resolve() == target.parent.resolve():
-                raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
-            one.require_target(target, case.images, existing)
-            if existing == "skip":
-                _require_own(target, one)
+            _check_target(targets[one.domain][case.id], one, inputs, case, existing)
     results: list[PredictedCase] = []
     for case in cases:
         into = [(one, targets[one.domain][case.id]) for one in labellers]
@@ -166,27 +153,62 @@ def _group_channels(files: list[Path]) -> list[Case]:
     return sorted(channels + single, key=lambda case: case.id)
 
 
-def _check_dicom(inputs: Path, cases: list[Case], output: Path, series: Sequence[str]) -> None:
-    if cases[0].images == (inputs,) and inputs.is_dir():
+def _check_dicom(
+    labellers: Sequence[Labeller],
+    inputs: Path,
+    cases: Sequence[Case],
+    output: Path,
+    series: Sequence[str],
+) -> None:
+    if not (inputs.is_dir() and cases[0].images == (inputs,)):
+        if output.suffix.lower() == SEG_ENDING:
+            raise no_slices(inputs, output)
+        if series:
+            raise no_series(inputs)
         return
-    if output.suffix.lower() == SEG_ENDING:
-        raise no_slices(inputs, output)
-    if series:
-        raise no_series(inputs)
+    # All domains label one series: which one must not hang on who is named first.
+    modalities = {one.domain: one.predictor.plugin.spec.modality for one in labellers}
+    if len({*modalities.values()}) > 1 and not series:
+        listing = ", ".join(f"{name} {modality}" for name, modality in modalities.items())
+        raise AmbiguousSeries(
+            f"{inputs} is read once, for domains of several modalities: {listing}",
+            "Name the series that all of them label, --series UID; or label one domain at a time.",
+        )
 
 
-def _is_file(output: Path) -> bool:
-    return output.name.lower().endswith((*FILE_ENDINGS, SEG_ENDING)) and not output.is_dir()
-
-
-def _targets(inputs: Path, cases: list[Case], output: Path) -> dict[str, Path]:
+def _targets(
+    labellers: Sequence[Labeller], inputs: Path, cases: Sequence[Case], output: Path
+) -> dict[str, dict[str, Path]]:
+    """The label file of each case, by domain."""
+    several = {"images": len(cases), "domains": len(labellers)}
+    many = [f"{number} {what}" for what, number in several.items() if number > 1]
+    is_file = output.name.lower().endswith((*FILE_ENDINGS, SEG_ENDING)) and not output.is_dir()
+    if is_file and many:
+        raise UnsupportedFormat(
+            f"{output} would be one file for {' and '.join(many)}",
+            "Name a folder; of several domains, each gets one of its own in it.",
+        )
+    if len(labellers) > 1:
+        return {one.domain: in_folder(cases, output / one.domain) for one in labellers}
     mistaken = bool(output.suffix) and not output.is_dir() and cases[0].images == (inputs,)
-    return {cases[0].id: output} if _is_file(output) or mistaken else in_folder(cases, output)
+    files = {cases[0].id: output} if is_file or mistaken else in_folder(cases, output)
+    return {labellers[0].domain: files}
 
 
 def in_folder(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
     """The label file of each case."""
     return {case.id: folder / f"{case.id}{FOLDER_ENDING}" for case in cases}
+
+
+def _check_target(
+    target: Path, labeller: Labeller, inputs: Path, case: Case, existing: Existing
+) -> None:
+    """Refuse before the first case what would fail, or destroy, after it."""
+    if inputs.is_dir() and inputs.resolve() == target.parent.resolve():
+        raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
+    labeller.require_target(target, case.images, existing)
+    if existing == "skip":
+        _require_own(target, labeller)
 
 
 def _require_own(target: Path, labeller: Labeller) -> None:

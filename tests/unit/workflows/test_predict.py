@@ -323,6 +323,19 @@ def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
     assert "has 2 channels" in twice.message
 
 
+def test_domains_of_several_modalities_are_not_given_the_series_of_the_first(
+    bright_predictor, study, tmp_path
+) -> None:
+    plugin = bright_predictor.plugin
+    spec = plugin.spec.model_copy(update={"name": "other", "modality": "CT"})
+    network, cpu = bright_predictor.network, torch.device("cpu")
+    other = Predictor(network, replace(plugin, spec=spec), bright_predictor.plan, cpu)
+    for both in ([bright_predictor, other], [other, bright_predictor]):
+        labellers = [Labeller(one) for one in both]
+        with pytest.raises(AmbiguousSeries, match="several modalities: "):
+            predict_paths(labellers, study, tmp_path / "out", lambda _: None)
+
+
 @pytest.mark.parametrize("name", ["a.nii.gz", ""])
 def test_a_seg_or_a_series_of_files_that_are_not_dicom_is_refused(
     bright_predictor, folder, tmp_path, name: str
