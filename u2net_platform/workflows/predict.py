@@ -97,6 +97,8 @@ def predict_paths(
     for one in labellers:
         for case in cases:
             _check_target(targets[one.domain][case.id], one, inputs, case, existing)
+    if left := _left_out(inputs, cases):
+        on_warning(left)
     results: list[PredictedCase] = []
     for case in cases:
         into = [(one, targets[one.domain][case.id]) for one in labellers]
@@ -113,7 +115,7 @@ def find_cases(inputs: Path) -> list[Case]:
     Raises:
         MissingFile: there is no such path, or no image in the folder.
         UnsupportedFormat: the file is no image.
-        InvalidDataset: two files of the folder would be one case.
+        InvalidDataset: two files of the folder would be one case, or a channel's file is missing.
     """
     if inputs.is_file():
         return [Case(stem_of(inputs), (inputs,), None)]
@@ -150,7 +152,27 @@ def _group_channels(files: list[Path]) -> list[Case]:
         else:
             single.append(Case(stem_of(path), (path,), None))
     channels = [Case(name, tuple(sorted(paths)), None) for name, paths in cases.items()]
+    for case in channels:
+        found = [stem_of(path) for path in case.images]
+        if found != [f"{case.id}_{number:04d}" for number in range(len(found))]:
+            raise InvalidDataset(
+                f"{case.images[0].parent} holds {', '.join(found)}: channels of one case are"
+                " numbered without a gap, each of them once",
+                "Add the file that is missing; if these are several patients, name them otherwise"
+                " than by four digits from 0000 on.",
+            )
     return sorted(channels + single, key=lambda case: case.id)
+
+
+def _left_out(inputs: Path, cases: Sequence[Case]) -> str | None:
+    """What of a folder of images is not read."""
+    read = {path for case in cases for path in case.images}
+    if not inputs.is_dir() or inputs in read:
+        return None
+    left = sorted({*inputs.glob("[!.]*")} - read)
+    if not left:
+        return None
+    return f"{inputs} holds {len(left)} more, as {left[0].name}, that are not read as images"
 
 
 def _check_dicom(

@@ -223,6 +223,26 @@ def test_numbered_files_are_channels_only_where_one_is_number_zero(tmp_path: Pat
     }
 
 
+@pytest.mark.parametrize(
+    "names", [("p_0000.nii", "p_0002.nii"), ("p_0000.nii", "p_0001.nii", "p_0001.mha")]
+)
+def test_channels_with_a_gap_in_their_numbers_are_refused(tmp_path: Path, names) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(InvalidDataset, match=f"{', '.join(n.split('.')[0] for n in names)}: "):
+        find_cases(tmp_path)
+
+
+def test_what_is_not_read_of_a_folder_is_told(bright_predictor, folder, tmp_path) -> None:
+    for name in ("Z.NII.GZ", ".hidden"):
+        (folder / name).touch()
+    (folder / "ST01").mkdir()
+    told: list[str] = []
+    labeller = Labeller(bright_predictor)
+    predict_paths([labeller], folder, tmp_path / "out", lambda _: None, on_warning=told.append)
+    assert f"{folder} holds 3 more, as ST01, that are not read as images" in told
+
+
 def test_two_files_that_would_have_one_output_are_refused(tmp_path: Path) -> None:
     for name in ("x.nrrd", "x.mha"):
         (tmp_path / name).touch()
