@@ -133,7 +133,8 @@ def labels_from_scores(
     """The class of the greatest score at every voxel of `target`, z y x.
 
     slabs: scores (k z y x) on `grid`, from its first planes to its last. No more of them is held
-        than what is needed to interpolate between two slabs.
+        than what is needed to interpolate between two slabs; and of the target, beside the labels,
+        no more than `SLAB_VOXELS` at once.
     box: the part of `target` that `grid` is a respacing of. Beyond it is background.
     target: a grid with the same directions, up to rounding.
 
@@ -145,6 +146,7 @@ def labels_from_scores(
     z, y, x = map(slice, first, first + box.shape_zyx)
     inside = labels[z, y, x]
     at = [grid.index(box.point((plane, 0, 0)))[0] for plane in range(len(inside))]
+    step = max(1, SLAB_VOXELS // math.prod(box.shape_zyx[1:]))
     done = seen = 0
     held: NDArray[np.float32] | None = None
     for slab in slabs:
@@ -152,9 +154,10 @@ def labels_from_scores(
         seen += slab.shape[1]
         last = seen == grid.shape_zyx[0]
         stop = len(at) if last else bisect.bisect_right(at, seen - 1)
-        if stop > done:
-            part = grid.planes(seen - held.shape[1], seen)
-            inside[done:stop] = _labels_on(box.planes(done, stop), held, part)
+        part = grid.planes(seen - held.shape[1], seen)
+        for start in range(done, stop, step):
+            upto = min(start + step, stop)
+            inside[start:upto] = _labels_on(box.planes(start, upto), held, part)
         done, held = stop, held[:, -1:]
     return labels
 

@@ -169,3 +169,22 @@ def test_cropping_keeps_every_voxel_that_any_channel_holds(oblique: Grid) -> Non
     assert cropped.grid.point((0, 0, 0)) == pytest.approx(oblique.point((5, 6, 7)))
     empty = ImageVolume(np.zeros_like(array), oblique)
     assert cropped_to_nonzero(empty) is empty
+
+
+def test_scores_of_one_slab_reach_a_fine_grid_a_few_planes_at_a_time(
+    oblique: Grid, monkeypatch
+) -> None:
+    scores = np.random.default_rng(0).random((3, *oblique.shape_zyx)).astype(np.float32)
+    fine = respaced(oblique, (0.5, 1.2, 1.6))
+    whole = labels_from_scores([scores], oblique, fine, fine)
+    sizes = []
+
+    def seen(image: object, grid: Grid, *others: object) -> np.ndarray:
+        sizes.append(np.prod(grid.shape_zyx))
+        return inner(image, grid, *others)
+
+    inner = resampling.resampled
+    monkeypatch.setattr(resampling, "resampled", seen)
+    monkeypatch.setattr(resampling, "SLAB_VOXELS", 7000)
+    np.testing.assert_array_equal(labels_from_scores([scores], oblique, fine, fine), whole)
+    assert max(sizes) <= 7000
