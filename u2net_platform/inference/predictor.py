@@ -16,7 +16,8 @@ from u2net_platform.data.plan import Plan
 from u2net_platform.data.preprocessing import Prepared
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import TooLarge
-from u2net_platform.imaging.grid import Grid, canonical_grid
+from u2net_platform.imaging.cropping import cropped_to_nonzero
+from u2net_platform.imaging.grid import Grid, Shape, canonical_grid
 from u2net_platform.imaging.resampling import SLAB_VOXELS, labels_from_scores, respaced
 from u2net_platform.imaging.volume import (
     COPIES,
@@ -40,7 +41,7 @@ from u2net_platform.memory import (
 
 # Measured beside 512 x 512 x 800 voxels, above what the arrays themselves take.
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
-BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers, of a batch
+BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers
 BYTES_PER_PATCH_SCORE = 16  # of each class there, and of each class's mean over mirror images
 LARGEST_GROWTH = 1.25  # of a window over the patch, along an axis
 SCATTERED_BYTES = 192 << 20  # of freed memory in pieces that do not fit again; differs by run
@@ -124,8 +125,9 @@ class Predictor:
     def predict_made(self, prepared: Prepared, target: Grid) -> LabelVolume:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""
         grid = prepared.grid
-        slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
         turned = canonical_grid(target)
+        batch_size = self._batch_size(turned, prepared.image_grid)
+        slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx, batch_size))
         labels = postprocess(
             self.plugin,
             labels_from_scores(slabs, grid, prepared.image_grid, turned),
@@ -139,8 +141,8 @@ class Predictor:
     def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""
         shape = (image.shape[1], image.shape[2], image.shape[3])
-        slabs = [slab.argmax(0).to(torch.uint8) for slab in self._scores(_Array(image), shape)]
-        return torch.cat(slabs).numpy()
+        slabs = self._scores(_Array(image), shape, self.plan.batch_size)
+        return torch.cat([slab.argmax(0).to(torch.uint8) for slab in slabs]).numpy()
 
     @property
     def preparation(self) -> tuple[object, ...] | None:
@@ -152,7 +154,9 @@ class Predictor:
             spec.channels, spec.intensity, spec.geometry, plan.spacing_zyx_mm, plan.statistics
         )  # fmt: skip
 
-    def _scores(self, image: Prepared | _Array, shape: tuple[int, int, int]) -> Iterator[Tensor]:
+    def _scores(
+        self, image: Prepared | _Array, shape: tuple[int, int, int], batch_size: int
+    ) -> Iterator[Tensor]:
         """Class probabilities, slabs of k z y x in main memory: only patches go to the device."""
         keep_freed_memory()
         mode = [(module, module.training) for module in self.network.modules()]
@@ -165,7 +169,7 @@ class Predictor:
                 shape,
                 self._window(shape),
                 self._probabilities,
-                self.plan.batch_size,
+                batch_size,
             )
         finally:
             for module, training in mode:
@@ -214,13 +218,16 @@ class Predictor:
         Raises:
             TooLarge: this domain takes more than is allowed.
         """
-        self._require(self._least_bytes(canonical(image)), image)
+        turned = canonical(image)
+        needed = self._least_bytes(turned.grid, cropped_to_nonzero(turned).grid)
+        self._require(needed, image)
 
     def _may_hold(self, image: ImageVolume) -> bool:
         """Whether all of the prepared image fits beside what a prediction needs anyhow."""
-        least = self._least_bytes(image)
-        grid = respaced(image.grid, self.plan.spacing_zyx_mm)
-        whole = least + 4 * len(image.array) * prod(grid.shape_zyx)
+        box = cropped_to_nonzero(image).grid
+        least = self._least_bytes(image.grid, box)
+        grid = respaced(box, self.plan.spacing_zyx_mm)
+        whole = least + 4 * self._channels * prod(grid.shape_zyx)
         self._require(least if self.plan.statistics else whole, image)
         return whole <= self._allowed()
 
@@ -229,19 +236,35 @@ class Predictor:
             size = " x ".join(map(str, image.grid.shape_zyx))
             raise _too_large(f"A prediction of {size} voxels", needed, allowed)
 
-    def _least_bytes(self, image: ImageVolume) -> int:
-        """Held at most, beside the prepared image."""
-        channels, voxels = len(image.array), prod(image.grid.shape_zyx)
-        grid = respaced(image.grid, self.plan.spacing_zyx_mm)
+    def _batch_size(self, image: Grid, box: Grid) -> int:
+        """The largest batch up to the plan's that fits; of an image as `_least_bytes` has it."""
+        window = self._window(respaced(box, self.plan.spacing_zyx_mm).shape_zyx)
+        spare = max(0, self._allowed() - self._least_bytes(image, box))
+        return min(self.plan.batch_size, 1 + spare // self._patch_bytes(window))
+
+    def _patch_bytes(self, window: Shape) -> int:
+        """What a patch takes; its layers lie in the memory of the device."""
+        layers = BYTES_PER_PATCH_VOXEL if self.device.type == "cpu" else 4 * self._channels
+        voxel = layers + BYTES_PER_PATCH_SCORE * self.plugin.spec.classes
+        return max(prod(window), prod(self._common_patch or ())) * voxel
+
+    @property
+    def _channels(self) -> int:
+        return len(self.plugin.spec.channels)
+
+    def _least_bytes(self, image: Grid, box: Grid) -> int:
+        """Held at most, beside the prepared image, with one patch at a time.
+
+        image: its canonical grid. box: the part of it that is not zero, which alone is predicted.
+        """
+        channels, voxels = self._channels, prod(image.shape_zyx)
+        grid = respaced(box, self.plan.spacing_zyx_mm)
         window = self._window(grid.shape_zyx)
         _, height, width = (max(pair) for pair in zip(grid.shape_zyx, window, strict=True))
         depth = window[0]
         # Image, new planes, sums, means and weights a patch deep; twice while they move on.
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
-        voxel = BYTES_PER_PATCH_VOXEL + BYTES_PER_PATCH_SCORE * self.plugin.spec.classes
-        whole = all(side <= own for side, own in zip(grid.shape_zyx, window, strict=True))
-        at_once = 1 if whole else self.plan.batch_size  # windows
-        batch = at_once * max(prod(window), prod(self._common_patch or ())) * voxel
+        patch = self._patch_bytes(window)
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         drawn = self.plan.border and not self.plugin.postprocess
@@ -249,7 +272,7 @@ class Predictor:
         after = 1 + max(BYTES_PER_CLEANED_VOXEL * bool(cleaned), COPIES)
         # An image's own percentiles are found in a copy of a channel.
         sorting = 0 if self.plan.statistics else 4 * prod(grid.shape_zyx)
-        most = max(2 * voxels + max(slab + batch, resampling), after * voxels, sorting)
+        most = max(2 * voxels + max(slab + patch, resampling), after * voxels, sorting)
         give_back_freed_memory()
         return held_bytes() + SCATTERED_BYTES + most
 

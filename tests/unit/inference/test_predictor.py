@@ -148,19 +148,48 @@ def test_an_image_a_little_larger_than_the_patch_is_seen_whole(
         assert len(seen) == windows or not windows
 
 
+def least_bytes(predictor: Predictor, image: ImageVolume) -> int:
+    grid = canonical_grid(image.grid)
+    return predictor._least_bytes(grid, grid)
+
+
 def test_what_classes_and_a_common_patch_take_is_counted(bright_predictor, scan) -> None:
     bright_predictor._may_hold(scan)
-    before = bright_predictor._least_bytes(scan)
+    before = least_bytes(bright_predictor, scan)
     network = bright_predictor.network
-    voxels = bright_predictor.plan.batch_size * 128**3
+    voxels = 128**3
     network.architecture = Architecture(name="paper", common_patch_zyx=(128, 128, 128))
-    assert bright_predictor._least_bytes(scan) - before > 800 * voxels
+    assert least_bytes(bright_predictor, scan) - before > 800 * voxels
     spec = bright_predictor.plugin.spec
     labels = [Label(name=f"organ {k}", values=(k,)) for k in range(1, 101)]
     many = spec.model_copy(update={"labels": tuple(labels)})
-    fewer = bright_predictor._least_bytes(scan)
+    fewer = least_bytes(bright_predictor, scan)
     bright_predictor.plugin = replace(bright_predictor.plugin, spec=many)
-    assert bright_predictor._least_bytes(scan) - fewer > 12 * 98 * voxels
+    assert least_bytes(bright_predictor, scan) - fewer > 12 * 98 * voxels
+
+
+def test_a_batch_is_as_large_as_memory_allows_and_never_a_reason_to_refuse(
+    bright_predictor, scan
+) -> None:
+    sizes: list[int] = []
+    bright_predictor.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    plan = bright_predictor.plan.model_copy(
+        update={"batch_size": 64, "patch_zyx": (16, 16, 16), "spacing_zyx_mm": (1.0, 1.0, 1.0)}
+    )
+    bright_predictor.plan = plan
+    whole = bright_predictor.predict(scan)
+    assert max(sizes) > 20
+    sizes.clear()
+    bright_predictor.memory = least_bytes(bright_predictor, scan) + (16 << 20)
+    few = bright_predictor.predict(scan)
+    assert max(sizes) < 6  # at some 4 MiB each
+    np.testing.assert_array_equal(few.array, whole.array)
+
+
+def test_layers_on_another_device_take_no_main_memory(bright_predictor, scan) -> None:
+    here = bright_predictor._patch_bytes((64, 64, 64))
+    bright_predictor.device = torch.device("cuda")
+    assert here > 800 * 64**3 > 10 * bright_predictor._patch_bytes((64, 64, 64))
 
 
 def test_the_part_in_its_place_is_kept_in_an_oblique_input(bright_predictor, oblique) -> None:
