@@ -22,6 +22,7 @@ from pydicom import uid
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
 from pydicom.misc import is_dicom
+from pydicom.pixels.decoders.base import get_decoder
 
 from u2net_platform.errors import (
     AmbiguousSeries,
@@ -56,6 +57,7 @@ POSITION = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatie
 SHARED = ("Modality", "PhotometricInterpretation", "PixelRepresentation", "FrameOfReferenceUID")
 DICOM_MODALITIES = {"MR": "MR", "CT": "CT", "PET": "PT", "US": "US"}
 SAME_DIRECTION = 1e-3  # of cosines: headers round, and 0.06 degrees turn no organ
+FRAME_BYTES = 13  # a voxel, while highdicom puts frames together; measured
 # What GDCM, as SimpleITK has it, decodes.
 DECODED = frozenset(
     {
@@ -100,7 +102,7 @@ class Series:
             * int(one.get("Columns") or 0)
             for one in self.headers
         )
-        return COPIES * FLOAT_BYTES * voxels
+        return (FRAME_BYTES if self.is_multi_frame else COPIES * FLOAT_BYTES) * voxels
 
     @property
     def is_volume(self) -> bool:
@@ -294,16 +296,32 @@ def _check_pixels(series: Series) -> None:
     if any(header.get("SamplesPerPixel", 1) != 1 for header in series.headers):
         raise UnreadableImage(f"{name} is in colour", "Export the series that it was made from.")
     for header in series.headers:
-        syntax = uid.UID(header.file_meta.TransferSyntaxUID)
-        if syntax not in DECODED:
+        syntax = _syntax(header, name)
+        decoded = syntax in DECODED
+        if series.is_multi_frame:  # which pydicom's decoders read, of which not all are here
+            decoded = decoded and bool(get_decoder(syntax).is_available)
+        if not decoded:
+            frames = " in frames" if series.is_multi_frame else ""
             raise UnsupportedCompression(
-                f"{header.filename} is compressed as {syntax.name}, which is not read",
+                f"{header.filename} is compressed as {syntax.name}, which is not read{frames}",
                 "Export it uncompressed.",
             )
         if not syntax.is_compressed and _length(header) < _promised(header):
             raise UnreadableImage(
                 f"{header.filename} has fewer pixels than it promises", "Export it again."
             )
+
+
+def _syntax(header: pydicom.Dataset, name: str) -> uid.UID:
+    """The transfer syntax of a header that says what its pixels are."""
+    needed = {keyword: header.get(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")}
+    needed["TransferSyntaxUID"] = header.file_meta.get("TransferSyntaxUID")
+    for keyword, value in needed.items():
+        if not value:
+            raise InvalidHeader(
+                f"{header.filename} of {name} lacks {keyword}", "Export the series again."
+            )
+    return uid.UID(needed["TransferSyntaxUID"])
 
 
 def _length(header: pydicom.Dataset) -> int:
@@ -359,8 +377,7 @@ def _check_alike(series: Series) -> None:
                 "Export the original series rather than a secondary capture.",
             )
         _check_header(header, first, name)
-        sizes = [(one.Rows, one.Columns, tuple(one.PixelSpacing)) for one in (first, header)]
-        if sizes[0] != sizes[1]:
+        if not _same_size(first, header):
             raise MixedSliceSizes(
                 f"{name} holds slices of {_size(first)} and of {_size(header)},"
                 f" as {header.filename}",
@@ -394,6 +411,17 @@ def _check_header(header: pydicom.Dataset, first: pydicom.Dataset, name: str) ->
                 f" {header.filename}",
                 "Export each kind as a series of its own.",
             )
+
+
+def _same_size(first: pydicom.Dataset, other: pydicom.Dataset) -> bool:
+    """Whether two slices have as many pixels, the last of which lie at the same place."""
+    shape = np.array([first.Rows, first.Columns])
+    pixel, own = (_numbers(one, "PixelSpacing") for one in (first, other))
+    moved = np.abs(own - pixel) * (shape - 1)
+    return bool(
+        (shape == [other.Rows, other.Columns]).all()
+        and moved.max() <= SAME_GRID_TOLERANCE * pixel.min()
+    )
 
 
 def _size(header: pydicom.Dataset) -> str:

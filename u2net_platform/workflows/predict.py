@@ -23,6 +23,7 @@ from u2net_platform.errors import (
     NotWritable,
     StorageError,
     U2NetError,
+    UnreadableImage,
     UnsupportedFormat,
 )
 from u2net_platform.imaging.dicom import holds_dicom
@@ -114,9 +115,19 @@ def find_cases(inputs: Path) -> list[Case]:
 
     Raises:
         MissingFile: there is no such path, or no image in the folder.
+        UnreadableImage: the system does not let it be looked at.
         UnsupportedFormat: the file is no image.
         InvalidDataset: two files of the folder would be one case, or a channel's file is missing.
     """
+    try:
+        return _found_cases(inputs)
+    except OSError as error:
+        raise UnreadableImage(
+            f"{inputs} cannot be read: {error.strerror}", "Correct its name or its permissions."
+        ) from error
+
+
+def _found_cases(inputs: Path) -> list[Case]:
     if inputs.is_file():
         return [Case(stem_of(inputs), (inputs,), None)]
     if not inputs.is_dir():

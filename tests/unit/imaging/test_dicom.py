@@ -82,6 +82,8 @@ def test_frames_of_an_enhanced_file_have_a_slope_and_a_place_of_their_own(
     classic, enhanced = read_image([folder]), read_image([tmp_path / "enhanced"])
     # Which end of the stack comes first is free.
     assert_same(canonical(enhanced), canonical(classic))
+    needs = [choose_series(tmp_path / name).reading_bytes for name in ("slices", "enhanced")]
+    assert needs == [8 * ct.array.size, 13 * ct.array.size]
 
 
 @pytest.mark.parametrize("name", ["Task02_Heart", "Task09_Spleen"])
@@ -134,6 +136,12 @@ def in_colour(header: pydicom.Dataset) -> None:
 def as_htj2k(header: pydicom.Dataset) -> None:
     header.PixelData = pydicom.encaps.encapsulate([header.PixelData])
     header.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
+
+
+def as_lossless_frames(header: pydicom.Dataset) -> None:
+    header.NumberOfFrames = 2
+    header.PixelData = pydicom.encaps.encapsulate([header.PixelData] * 2)
+    header.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLosslessSV1
 
 
 def as_frames(header: pydicom.Dataset) -> None:
@@ -210,6 +218,17 @@ FAULTS: dict[str, tuple[Change, type[errors.DataError], str]] = {
     ),
     "colour": (only(2, in_colour), errors.UnreadableImage, "in colour"),
     "htj2k": (only(2, as_htj2k), errors.UnsupportedCompression, "High-Throughput JPEG 2000"),
+    "lossless frames": (
+        only(2, as_lossless_frames),
+        errors.UnsupportedCompression,
+        "JPEG Lossless.* not read in frames",
+    ),
+    "no rows": (only(2, lambda header: header.pop("Rows")), errors.InvalidHeader, "lacks Rows"),
+    "other pixel size": (
+        put("PixelSpacing", [1, 1.02]),
+        errors.MixedSliceSizes,
+        "1.0 x 1.02 mm",
+    ),
     "frames": (only(2, as_frames), errors.UnsupportedMultiFrame, "10 files of frames"),
     "cut off": (
         only(2, lambda header: setattr(header, "PixelData", header.PixelData[:-20])),
@@ -277,6 +296,24 @@ def test_positions_that_a_header_rounds_make_a_volume(
 ) -> None:
     folder = write_series(tmp_path, *small, change=shift(lambda k: (-1) ** k * 0.05 * SLOPE))
     assert read_image([folder]).grid.displacement_mm(small[1]) < 0.06
+
+
+def test_pixel_sizes_that_a_header_rounds_are_the_same(
+    write_series: Write, small: tuple[np.ndarray, Grid], tmp_path: Path
+) -> None:
+    folder = write_series(tmp_path, *small, change=put("PixelSpacing", [1.0001, 0.9999]))
+    assert read_image([folder]).grid.displacement_mm(small[1]) < 1e-3
+
+
+def test_a_header_without_a_transfer_syntax_is_named(
+    write_series: Write, small: tuple[np.ndarray, Grid], tmp_path: Path
+) -> None:
+    victim = sorted(write_series(tmp_path, *small).iterdir())[3]
+    header = pydicom.dcmread(victim)
+    del header.file_meta.TransferSyntaxUID
+    header.save_as(victim, implicit_vr=False, little_endian=True)
+    with pytest.raises(errors.InvalidHeader, match="lacks TransferSyntaxUID"):
+        read_image([tmp_path])
 
 
 def test_a_folder_without_dicom_is_named(tmp_path: Path) -> None:

@@ -212,6 +212,11 @@ def test_a_folder_without_images_is_an_error_and_leaves_no_output(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_path_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match="name too long"):
+        find_cases(tmp_path / ("a" * 300))
+
+
 def test_numbered_files_are_channels_only_where_one_is_number_zero(tmp_path: Path) -> None:
     for name in ("p_0000.nii.gz", "p_0001.nii.gz", "scan_0012.nii", "x.nrrd", ".hidden.nii.gz"):
         (tmp_path / name).touch()
