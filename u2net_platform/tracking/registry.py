@@ -56,8 +56,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Alias:
-    """A place in service, and the number in the registry of the version that holds it; None: nothing
-    does."""
+    """A place in service, and the number in the registry of the version that is there, if one is."""
 
     domain: str
     alias: str
