@@ -74,6 +74,10 @@ def _questions(
     yield "query backbone", lambda: catalog.deployments.current(backbone=backbone, page=PAGE)
     yield "query data (lineage), first page", lambda: catalog.versions.that_saw(middle, PAGE)
     yield "query data (lineage), all", lambda: catalog.versions.that_saw(middle)
+    yield (
+        "query case (lineage), first page",
+        lambda: catalog.versions.that_saw_case("domain-500", "P5_*", PAGE),
+    )
     yield "query site, first page", lambda: catalog.versions.that_saw_site("site-0", PAGE)
     yield "query site, all", lambda: catalog.versions.that_saw_site("site-0")
     yield "history, first page", lambda: catalog.deployments.history(page=PAGE)
@@ -99,6 +103,7 @@ def _fill(database: Database, domains: int, each: int) -> None:
             groups = range(0, domains, TOGETHER)
             runs = [f"run-{number}-{first}" for first in groups]
             add(tables.RunRow, [_run(run, time_of) for run in runs])
+            add(tables.RoundRow, [_round(run) for run in runs])
             add(tables.ContributionRow, [one for run in runs for one in _contributions(run)])
             members, backbones, versions, bases = [], [], [], []
             for first, run in zip(groups, runs, strict=True):
@@ -162,6 +167,11 @@ def _run(run: str, started: str) -> dict[str, object]:
     }
 
 
+def _round(run: str) -> dict[str, object]:
+    key = {"run_id": run, "number": 1, "attempt": 1}
+    return key | {"status": "completed", "seconds": 1.0}
+
+
 def _contributions(run: str) -> Iterator[dict[str, object]]:
     counts = {"examples": 16, "steps": 40, "norm": 0.5, "bytes_down": 1, "bytes_up": 1}
     group = int(run.rpartition("-")[2])
@@ -177,7 +187,7 @@ def _member(run: str, domain: str, k: int) -> dict[str, object]:
         "run_id": run,
         "domain": domain,
         "position": k % TOGETHER,
-        "fingerprint": {"data_digest": digest},
+        "fingerprint": {"data_digest": digest, "split": {"training": [f"P{k % 9}_a"]}},
         "data_digest": digest,
     }
 

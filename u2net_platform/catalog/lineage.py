@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import (
-    CTE,
     Select,
     String,
+    Subquery,
     and_,
     case,
     cast,
@@ -22,15 +22,17 @@ from u2net_platform.catalog.tables import RunBaseRow, RunDomainRow, RunRow, Vers
 WAYS = ("trained", "used", "based", "began")
 
 
-def building_on(runs: Select[str], name: str) -> CTE:
-    """These runs and all that build on them, and the backbones between them: ids and digests.
+def building_on(saw: Select[str], silent: Select[str] | None = None) -> Subquery:
+    """Runs of a query and all that build on them, as `node`, among backbones between them.
 
     A run builds on those that trained its backbone or that of its base, whichever version that is,
     and on those that made what its domains began with. One that adapts leaves the backbone as it
     is. `workflows.learned_cases` goes the other way.
+
+    silent: other runs; `sure` is 0 where only these lead to a node, else 1.
     """
-    (first,) = runs.selected_columns
-    nodes = runs.with_only_columns(cast(first, String).label("node")).cte(name, recursive=True)
+    seeds = [_seeds(saw, 1)] + ([] if silent is None else [_seeds(silent, 0)])
+    nodes = select(union_all(*seeds).subquery()).cte(recursive=True)
     # PostgreSQL lets a recursion name itself once: all ways on from a node are one join.
     ways = union_all(*(select(literal(way).label("way")) for way in WAYS)).subquery()
     node, way = nodes.c.node, ways.c.way
@@ -45,8 +47,8 @@ def building_on(runs: Select[str], name: str) -> CTE:
     )
     based = and_(way == "based", RunBaseRow.version_id == VersionRow.id)
     began = and_(way == "began", RunDomainRow.start_id == VersionRow.id)
-    return nodes.union(
-        select(following)
+    found = nodes.union(
+        select(following, nodes.c.sure)
         .select_from(nodes)
         .join(ways, true())
         .join(VersionRow, version)
@@ -55,3 +57,10 @@ def building_on(runs: Select[str], name: str) -> CTE:
         .outerjoin(RunDomainRow, began)
         .where(or_(way != "trained", RunRow.kind != "adapt"), following.is_not(None))
     )
+    sure = func.max(found.c.sure).label("sure")
+    return select(found.c.node, sure).group_by(found.c.node).subquery()
+
+
+def _seeds(runs: Select[str], sure: int) -> Select[str, int]:
+    (run,) = runs.selected_columns
+    return runs.with_only_columns(cast(run, String).label("node"), literal(sure).label("sure"))
