@@ -107,7 +107,20 @@ class Versions:
             if any(name == pattern or fnmatchcase(name, pattern) for name in cases)
         ]
         silent = [run for run, cases in by_run.items() if not cases]
+        silent += self._runs_of_strangers(domain)
         return self._that_come_from(_runs(saw), page, _runs(silent))
+
+    def _runs_of_strangers(self, domain: str) -> list[str]:
+        """Runs from bundles that may know a domain by what is not here: a base, or one trained
+        with theirs before the catalog had it."""
+        rows = select(VersionRow.run_id, VersionRow.metrics["bundle"])
+        rows = rows.join(RunRow, RunRow.id == VersionRow.run_id).where(RunRow.directory == "")
+        found = self._database.read(lambda session: session.execute(rows).all())
+        return [
+            run
+            for run, origin in found
+            if origin and (origin.get("base") or domain in origin.get("trained_with", ()))
+        ]
 
     def _cases_of_runs(self, domain: str) -> dict[str, list[str]]:
         """By run, the cases that it saw: those that trained, or were watched."""

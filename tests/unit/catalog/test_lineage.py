@@ -99,6 +99,23 @@ def test_a_base_passes_on_its_backbone_and_not_the_domain_that_was_adapted_to_it
     assert [name for name, _ in saw(trained, "1")] == ["heart:1", "liver:1", "liver:2", "liver:3"]
 
 
+@pytest.mark.parametrize(
+    "origin",
+    [{"base": "heart:7", "trained_with": ["liver"]}, {"trained_with": ["liver", "heart"]}],
+)
+def test_a_version_cannot_say_what_its_base_or_companion_knew_that_did_not_come_with_it(
+    trained: Catalog,
+    publish: Publish,
+    new_version: Callable[..., NewVersion],
+    new_run: Callable[..., RunRecord],
+    origin: dict[str, Any],
+) -> None:
+    publish("heart", "1", "b")
+    came = new_version(domain="liver", backbone_digest="c" * 64, metrics={"bundle": origin})
+    trained.imports.take(came, new_run(id="elsewhere", domains=("liver",), directory=""))
+    assert saw_case(trained, "heart", "P1_a") == [("heart:1", True), ("liver:1", None)]
+
+
 def test_versions_that_cannot_say_are_named_whatever_their_domain(
     trained: Catalog, publish: Publish
 ) -> None:
