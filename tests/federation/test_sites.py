@@ -331,8 +331,6 @@ def test_a_run_that_ended_before_its_first_round_waits_no_more(settings) -> None
     [
         (["federate", "run", "--resume", "x", "--rounds", "100"], "--rounds"),
         (["federate", "run", "--resume", "x", "--set", "loss=x"], "--set"),
-        (["federate", "run", "--detach"], "--detach"),
-        (["federation", "run", "--sites", "x"], "--sites"),
         (["train", "--resume", "x", "--minutes", "3", "--fold", "all"], "--minutes, --fold"),
         (["train", "a", "--from", "a:1", "--architecture", "paper"], "--architecture"),
         (["train", "a", "--minutes", "3", "--cycles", "5"], "--cycles"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from u2net_platform.cli import federate
-from u2net_platform.cli.output import Json, emit, emit_rows
+from u2net_platform.cli.federate import FederationOptions
+from u2net_platform.cli.output import Json, emit, emit_rows, talk
+from u2net_platform.cli.run_options import with_options
 
 if TYPE_CHECKING:
     from u2net_platform.federation.superlink import SuperLink
+    from u2net_platform.settings import Settings
+
+FLOWER_SECONDS = 20.0  # between questions to Flower, whose command line takes a second each
+
+Detach = Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")]
 
 app = typer.Typer(
     help="The coordinator of sites on other machines: TLS, keys, runs.", no_args_is_help=True
@@ -149,9 +158,31 @@ def stop(
 
 
 @app.command()
+@with_options
+def run(
+    detach: Detach = False,
+    *,
+    options: FederationOptions,
+    _json: Json = False,
+) -> None:
+    """Train one backbone over sites on other machines: each trains its own domains.
+
+    \b
+    Examples:
+      u2net federation run --rounds 50 --cycles 10
+      u2net federation run --momentum 0.9 --proximal 0.01 --detach
+      u2net federation resume 20260131-120000-1a2b
+    """
+    from u2net_platform.settings import Settings
+
+    settings = Settings()
+    _run_by_flower(options.new_run(settings, _known_sites(settings)), detach)
+
+
+@app.command()
 def resume(
     run: Annotated[str, typer.Argument(help="A run that was stopped or has failed.")],
-    detach: federate.Detach = False,
+    detach: Detach = False,
     _json: Json = False,
 ) -> None:
     """Go on with a run from its last round.
@@ -160,7 +191,7 @@ def resume(
     Examples:
       u2net federation resume 20260131-120000-1a2b
     """
-    federate.run_by_flower(run, detach)
+    _run_by_flower(run, detach)
 
 
 @app.command()
@@ -174,7 +205,6 @@ def logs(run: Annotated[str, typer.Argument(help="A run.")], _json: Json = False
     emit({"log": _superlink().logs(run)}, lambda data: data["log"])
 
 
-app.command("run")(federate.run_elsewhere)
 app.command("status")(federate.status)
 
 
@@ -183,3 +213,83 @@ def _superlink() -> SuperLink:
     from u2net_platform.settings import Settings
 
     return SuperLink(Settings())
+
+
+def _run_by_flower(run_id: str, detach: bool) -> None:
+    """Hand a run to Flower, and show its rounds until it ends."""
+    from u2net_platform.errors import FlowerFailed, Interrupted
+    from u2net_platform.federation.request import request_of
+    from u2net_platform.federation.status import read_status
+    from u2net_platform.federation.superlink import SuperLink
+    from u2net_platform.settings import Settings
+
+    settings = Settings()
+    request_of(settings, run_id)  # Flower starts whatever it is handed
+    superlink = SuperLink(settings)
+    started = datetime.now(UTC)
+    number = _at_work(settings, superlink, run_id)
+    if number is None:
+        number = superlink.submit(run_id)
+    else:
+        talk(f"{run_id} is at work already, and is watched")
+    talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
+    if not detach:
+        try:
+            _follow(settings, run_id, number, started)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{run_id} goes on at the SuperLink; only its watching was stopped",
+                f"See: u2net federation status {run_id}; end it: u2net federation stop {run_id}",
+            ) from None
+    found = read_status(settings, run_id)
+    if not detach and found.status != "completed":
+        raise FlowerFailed(
+            f"{run_id} has ended after {found.round} of {found.rounds_wanted} rounds",
+            f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
+        )
+    emit(found, federate.rounds_table)
+
+
+def _at_work(settings: Settings, superlink: SuperLink, run_id: str) -> int | None:
+    """Flower's number of a run that goes on; one that was just stopped is waited for."""
+    from u2net_platform.files import is_held
+    from u2net_platform.workflows.request import LOCK_FILE
+
+    until = time.monotonic() + FLOWER_SECONDS
+    while is_held(settings.runs_dir / run_id / LOCK_FILE):
+        number = superlink.number_of(run_id)
+        ends = superlink.flower_status(number).startswith("finished")
+        if not ends or time.monotonic() > until:
+            return number
+        time.sleep(federate.WATCH_SECONDS)
+    return None
+
+
+def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> None:
+    """Tell each round of a run that was started then, until it ends; Flower knows its number."""
+    from u2net_platform.federation.status import read_status
+    from u2net_platform.federation.superlink import SuperLink
+
+    told = len(read_status(settings, run_id).rounds)
+    ended, asked = False, time.monotonic()
+    while not ended:
+        time.sleep(federate.WATCH_SECONDS)
+        found = read_status(settings, run_id)
+        for one in found.rounds[told:]:
+            federate.tell_round(one)
+        told = len(found.rounds)
+        # The catalog says how a run ends; a coordinator that was killed says nothing any more.
+        ended = found.ended_at is not None and found.ended_at > started
+        if not ended and time.monotonic() - asked > FLOWER_SECONDS:
+            ended = SuperLink(settings).flower_status(number).startswith("finished")
+            asked = time.monotonic()
+
+
+def _known_sites(settings: Settings) -> tuple[str, ...]:
+    from u2net_platform.errors import InvalidFederation
+    from u2net_platform.federation.superlink import SuperLink
+
+    names = SuperLink(settings).sites
+    if not names:
+        raise InvalidFederation("No site is known", "Add one: u2net federation add NAME --key FILE")
+    return names

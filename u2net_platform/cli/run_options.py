@@ -1,4 +1,4 @@
-"""The options that every command has that trains: declared once, handed over as one object."""
+"""Options that several commands have: declared once, handed over as one object."""
 
 from __future__ import annotations
 
@@ -136,10 +136,11 @@ def refuse(options: dict[str, str], reason: str) -> None:
         raise typer.BadParameter(f"{', '.join(options.values())}: {reason}")
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the options of a run in place of its parameter `options`."""
-    own, shared = get_type_hints(command, include_extras=True), fields(RunOptions)
-    hints = get_type_hints(RunOptions, include_extras=True)
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of its parameter `options`, a dataclass, in place of that."""
+    own = get_type_hints(command, include_extras=True)
+    kind = own["options"]
+    shared, hints = fields(kind), get_type_hints(kind, include_extras=True)
     parameters = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name == "options":
@@ -153,7 +154,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(**arguments: Any) -> None:
-        options = RunOptions(**{one.name: arguments.pop(one.name) for one in shared})
+        options = kind(**{one.name: arguments.pop(one.name) for one in shared})
         command(**arguments, options=options)
 
     # What typer reads.

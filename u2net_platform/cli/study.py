@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from u2net_platform.cli.output import Json, emit, talk
-from u2net_platform.cli.run_options import RunOptions, with_run_options
+from u2net_platform.cli.run_options import RunOptions, with_options
 from u2net_platform.cli.train import Architecture
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from u2net_platform.workflows.study import StudyResult
 
 
-@with_run_options
+@with_options
 def study(
     domains: Annotated[list[str], typer.Argument(help="Domains that were added.")],
     new: Annotated[

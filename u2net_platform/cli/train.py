@@ -20,7 +20,7 @@ from u2net_platform.cli.run_options import (
     finite,
     given,
     refuse,
-    with_run_options,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def prepare(
     emit({"domain": domain, "split": split, "plan": ready.plan}, _prepared)
 
 
-@with_run_options
+@with_options
 def train(
     context: typer.Context,
     domains: Annotated[
@@ -148,7 +148,7 @@ def train(
     _emit([_started(request) for request in requests])
 
 
-@with_run_options
+@with_options
 def adapt(
     context: typer.Context,
     domain: Annotated[str, typer.Argument(help="The new domain, added and with its data.")],

@@ -56,7 +56,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Alias:
-    """A place in service, and the number in the registry of the version that is there, if one is."""
+    """A place in service, and the number in the registry of the version there, if there is one."""
 
     domain: str
     alias: str
