@@ -88,18 +88,23 @@ def gc(
     grace_hours: Annotated[
         float, typer.Option(min=0, help="Keep what was written within so many hours.")
     ] = 24.0,
+    prepared_days: Annotated[
+        float | None,
+        typer.Option(min=1, help="Remove prepared cases too that no run used for so many days."),
+    ] = None,
     _json: Json = False,
 ) -> None:
-    """Remove files of weights that no version names.
+    """Remove weights that no version names, and what killed processes left half-written.
 
     \b
     Examples:
       u2net catalog gc --dry-run
+      u2net catalog gc --prepared-days 30
     """
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.collect_garbage import collect_garbage
 
-    found = collect_garbage(Settings(), dry_run, grace_hours)
+    found = collect_garbage(Settings(), dry_run, grace_hours, prepared_days)
     verb = "could be removed" if dry_run else "removed"
 
     def sentence(_: Any) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -110,6 +112,7 @@ class PreparedStore:
             how = plugin.spec.geometry.label_interpolation
             with atomic_directory(directory) as folder:
                 _write(folder, prepared, resample_labels(labels, prepared.grid, how), parts)
+        _note_use(directory)
         return PreparedCase(case.id, directory)
 
     def find(self, plugin: DomainPlugin, plan: Plan, case: Case) -> PreparedCase | None:
@@ -118,11 +121,20 @@ class PreparedStore:
             directory = self._directory(plugin, _parts(plugin, plan, case))
         except MissingFile:
             return None
-        return PreparedCase(case.id, directory) if directory.exists() else None
+        if not directory.exists():
+            return None
+        _note_use(directory)
+        return PreparedCase(case.id, directory)
 
     def _directory(self, plugin: DomainPlugin, parts: dict[str, str]) -> Path:
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         return self.root / plugin.name / key
+
+
+def _note_use(directory: Path) -> None:
+    """So that what nobody uses any more can be told; on another user's, it is left."""
+    with suppress(OSError):
+        os.utime(directory / "meta.json")
 
 
 def _parts(plugin: DomainPlugin, plan: Plan, case: Case) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Remove weights that nothing names, and what killed processes left half-written."""
+"""Remove weights that nothing names, what killed processes left half-written, and prepared cases
+that nobody uses."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ from stat import S_ISREG
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import CatalogBehind, Conflict
-from u2net_platform.files import TEMPORARY, storage_errors
+from u2net_platform.files import TEMPORARY, is_held, storage_errors
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.request import REQUEST_FILE, is_abandoned
+from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, is_abandoned
 
 # A version's files are there before its row: what is younger may belong to one being published.
 GRACE_HOURS = 24.0
 WEIGHTS = re.compile(r"[0-9a-f]{64}\.safetensors")
+KEY = re.compile(r"[0-9a-f]{64}")  # of a prepared case
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,23 @@ class Garbage:
 
 
 def collect_garbage(
-    settings: Settings, dry_run: bool, grace_hours: float = GRACE_HOURS
+    settings: Settings,
+    dry_run: bool,
+    grace_hours: float = GRACE_HOURS,
+    prepared_days: float | None = None,
 ) -> list[Garbage]:
     """Find what no version names, and what a killed process left half-written, both older than
     `grace_hours`; remove it. Whatever is no file or folder of ours stays, and so does what the
-    home's own catalog names, where `U2NET_CATALOG_URL` is another.
+    home's own catalog names, where `U2NET_CATALOG_URL` is another. With `prepared_days`, also cases
+    that were prepared and that no run has asked for within so many; they are prepared again where
+    they are missed.
 
     Raises:
         NotWritable: a file cannot be removed.
         CatalogUnreachable, CatalogBehind: what is named is not known, so nothing is removed.
         Conflict: the catalog names nothing at all though there are weights, or does not have a run
-            of this home, so that another does; nothing is removed.
+            of this home, so that another does; or a run that may read prepared cases is at work.
+            Nothing is removed.
     """
     # The files first, the catalog after: what is published in between is named.
     weights = sorted(settings.weights_dir.glob("*"))
@@ -58,8 +66,12 @@ def collect_garbage(
     named = _named(catalogs)
     nameless = [path for path in stored if path.stem not in named]
     left += [path for path in weights if path.name.startswith(TEMPORARY)]
-    oldest = time.time() - grace_hours * 3600
-    return [found for path in nameless + left if (found := _old(path, oldest, dry_run))]
+    garbage = _removed(nameless + left, grace_hours / 24, dry_run)
+    if prepared_days is not None:
+        _refuse_runs_at_work(settings)
+        cases = [path for path in settings.prepared_dir.glob("*/*") if KEY.fullmatch(path.name)]
+        garbage += _removed(sorted(cases), prepared_days, dry_run)
+    return garbage
 
 
 def _named(catalogs: Sequence[Catalog]) -> set[str]:
@@ -87,6 +99,20 @@ def _refuse_runs_of_others(settings: Settings, catalogs: Sequence[Catalog]) -> N
             )
 
 
+def _refuse_runs_at_work(settings: Settings) -> None:
+    for lock in settings.runs_dir.glob(f"*/{LOCK_FILE}"):
+        if is_held(lock):
+            raise Conflict(
+                f"The run {lock.parent.name} is at work, and may read prepared cases",
+                "Repeat it when the run has ended, or leave --prepared-days out.",
+            )
+
+
+def _removed(paths: Sequence[Path], days: float, dry_run: bool) -> list[Garbage]:
+    oldest = time.time() - days * 24 * 3600
+    return [found for path in paths if (found := _old(path, oldest, dry_run))]
+
+
 def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:
     """What lies there, removed unless `dry_run`; None if it is young, or gone already."""
     try:
@@ -99,7 +125,8 @@ def _old(path: Path, oldest: float, dry_run: bool) -> Garbage | None:
     if not dry_run:
         with storage_errors(path):
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                # Half of a prepared case has another name, should this be killed.
+                shutil.rmtree(path.rename(path.with_name(f"{TEMPORARY}{path.name}")))
             else:
                 path.unlink(missing_ok=True)
     return Garbage(path, sum(stat.st_size for stat in stats if S_ISREG(stat.st_mode)))

@@ -13,8 +13,14 @@ import torch
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.tables import VERSION_TABLE
 from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.data.dataset import open_dataset
+from u2net_platform.data.plan import derive_plan, take_fingerprint
+from u2net_platform.data.store import PreparedStore
+from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import CatalogBehind, CatalogUnreachable, Conflict
+from u2net_platform.files import exclusive
 from u2net_platform.settings import Settings
+from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 from u2net_platform.workflows.collect_garbage import collect_garbage
 from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE
 
@@ -105,6 +111,32 @@ def test_what_a_killed_preparation_left_is_removed_once_it_is_old(settings, stra
     (found,) = collect_garbage(settings, dry_run=False)
     assert (found.path, found.size) == (left, 100)
     assert (left.exists(), ready.exists()) == (False, True)
+
+
+def test_prepared_cases_that_nobody_used_for_days_are_removed_on_request(
+    settings, stray: str, tmp_path: Path
+) -> None:
+    plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
+    cases = open_dataset(write_phantom("ball", tmp_path, cases=2, seed=0)).training
+    plan = derive_plan(plugin.spec, take_fingerprint(plugin, cases, lambda _: None), 2**18)
+    store = PreparedStore(settings.prepared_dir)
+    used, unused = (store.prepare(plugin, plan, case) for case in cases)
+    for case in (used, unused):
+        for file in (case.directory, *case.directory.iterdir()):
+            os.utime(file, (0, 0))
+    store.prepare(plugin, plan, cases[0])  # as the next run does
+
+    def removed(days: float | None) -> list[Path]:
+        found = collect_garbage(settings, dry_run=False, prepared_days=days)
+        return [one.path for one in found if one.path.suffix != ".safetensors"]
+
+    assert removed(None) == []
+    with exclusive(settings.runs_dir / "one" / LOCK_FILE), pytest.raises(Conflict, match="one"):
+        removed(30)
+    assert removed(30) == [unused.directory]
+    assert store.find(plugin, plan, cases[0]) == used
+    assert store.find(plugin, plan, cases[1]) is None
+    assert [path.name for path in used.directory.parent.iterdir()] == [used.directory.name]
 
 
 def test_what_is_no_file_of_ours_stays(settings, stray: str) -> None:
