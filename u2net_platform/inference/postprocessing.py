@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +82,8 @@ def _run_hook(
     spacing_zyx_mm: Spacing,
 ) -> NDArray[np.uint8]:
     try:
-        result = np.asarray(hook(labels, spacing_zyx_mm))
+        with redirect_stdout(sys.stderr):  # stdout is for a command's data
+            result = np.asarray(hook(labels, spacing_zyx_mm))
     except Exception as error:  # a plugin's own code may raise anything
         raise BrokenPlugin(
             f"postprocess of domain {plugin.name} fails: {type(error).__name__}: {error}",

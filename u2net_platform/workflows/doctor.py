@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ TRACKING_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow c
 GIB = 2**30
 # A prepared Decathlon task takes some 10 GiB; below 1 GiB not even checkpoints have room.
 LOW_DISK_GIB, NO_DISK_GIB = 10, 1
+SHARED_MEMORY = Path("/dev/shm")
+LOW_SHARED_GIB = 1  # containers have 64 MiB by default, a few batches of a GPU
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def examine(settings: Settings) -> list[Finding]:
         _packages,
         _devices,
         _disk,
+        _shared_memory,
         _catalog,
         _tracking,
         _plugins,
@@ -107,6 +111,16 @@ def _disk(settings: Settings) -> Iterator[Finding]:
     yield Finding("disk", status, f"{free:.0f} GiB free at {home}", remedy)
     if not os.access(folder, os.W_OK):
         yield Finding("disk", "fail", f"{folder} cannot be written", "Set U2NET_HOME elsewhere.")
+
+
+def _shared_memory(_: Settings) -> Iterator[Finding]:
+    """Through which processes that make batches hand them over."""
+    if SHARED_MEMORY.is_dir():
+        size = shutil.disk_usage(SHARED_MEMORY).total / GIB
+        low = size < LOW_SHARED_GIB
+        remedy = "Train with --workers 0; a container gets more by --shm-size=2g." if low else ""
+        status: Literal["ok", "warn"] = "warn" if low else "ok"
+        yield Finding("shared memory", status, f"{size:.2g} GiB at {SHARED_MEMORY}", remedy)
 
 
 def _catalog(settings: Settings) -> Iterator[Finding]:

@@ -57,6 +57,15 @@ def test_a_hook_stands_in_place_of_what_the_spec_declares(plugin, labels) -> Non
     np.testing.assert_array_equal(postprocess(hooked, labels, SPACING), labels // 2)
 
 
+def test_what_a_hook_prints_is_no_data_of_a_command(plugin, labels, capsys) -> None:
+    def hook(volume, spacing):
+        print("hello")  # noqa: T201
+        return volume
+
+    postprocess(replace(plugin, postprocess=hook), labels, SPACING)
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 @pytest.mark.parametrize("hook", [lambda v, s: v[:, 1:], lambda v, s: v + 5, lambda v, s: 1 / 0])
 def test_a_hook_that_returns_no_labels_is_named(plugin, labels, hook) -> None:
     with pytest.raises(BrokenPlugin, match="postprocess of domain pair"):

@@ -73,6 +73,18 @@ def test_a_full_disk_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) 
     assert findings_on("disk", settings)[0].status == "fail"
 
 
+def test_little_shared_memory_as_in_a_container_is_a_warning(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path)
+    for low, status in ((0.0, "ok"), (1e9, "warn")):
+        monkeypatch.setattr(doctor, "LOW_SHARED_GIB", low)
+        (finding,) = findings_on("shared memory", settings)
+        assert (finding.status, "--workers 0" in finding.remedy) == (status, status == "warn")
+    monkeypatch.setattr(doctor, "SHARED_MEMORY", tmp_path / "none")  # not every system has it
+    assert findings_on("shared memory", settings) == []
+
+
 def test_a_check_that_breaks_is_a_finding(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
