@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from u2net_platform.imaging.volume import ImageVolume
@@ -23,10 +21,5 @@ def cropped_to_nonzero(image: ImageVolume) -> ImageVolume:
         inside = np.flatnonzero(held.any(axis=tuple({0, 1, 2} - {axis})))
         box.append(slice(int(inside[0]), int(inside[-1]) + 1))
     array = image.array[:, *box]
-    first = image.grid.point([side.start for side in box])
-    grid = replace(
-        image.grid,
-        shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),
-        origin_lps_mm=(float(first[0]), float(first[1]), float(first[2])),
-    )
-    return ImageVolume(array, grid)
+    z, y, x = array.shape[1:]
+    return ImageVolume(array, image.grid.box([side.start for side in box], (z, y, x)))

@@ -53,8 +53,11 @@ class Grid:
     def planes(self, start: int, stop: int) -> Grid:
         """The part that holds these planes along z."""
         _, y, x = self.shape_zyx
-        first = triple(self.point((start, 0, 0)))
-        return replace(self, shape_zyx=(stop - start, y, x), origin_lps_mm=first)
+        return self.box((start, 0, 0), (stop - start, y, x))
+
+    def box(self, start_zyx: Sequence[int], shape_zyx: Shape) -> Grid:
+        """The part of that shape from an index on."""
+        return replace(self, shape_zyx=shape_zyx, origin_lps_mm=triple(self.point(start_zyx)))
 
     def displacement_mm(self, other: Grid) -> float:
         """How far apart the two grids' corners are at most; infinite if the shapes differ."""

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from u2net_platform.imaging.grid import Grid, Spacing
+from u2net_platform.imaging.grid import Grid, Spacing, triple
 from u2net_platform.imaging.volume import (
     ImageVolume,
     LabelVolume,
@@ -38,8 +38,7 @@ def respaced(grid: Grid, spacing_zyx_mm: Spacing) -> Grid:
     z, y, x = (max(1, round(side * old / new)) for side, old, new in sizes)
     target = replace(grid, shape_zyx=(z, y, x), spacing_zyx_mm=spacing_zyx_mm)
     shift = _centre(grid) - _centre(target)
-    first = grid.origin_lps_mm + shift
-    return replace(target, origin_lps_mm=(float(first[0]), float(first[1]), float(first[2])))
+    return replace(target, origin_lps_mm=triple(grid.origin_lps_mm + shift))
 
 
 def resample_image(
