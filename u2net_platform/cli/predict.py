@@ -193,8 +193,8 @@ def evaluate(
         )
     if keep and not re.fullmatch(NAME, keep):
         raise typer.BadParameter(f"--keep {keep}: small letters, digits, - and _, a letter first")
-    _check_ending(output, ".json", ".csv")
-    _check_ending(pictures, ".png")
+    _check_report(output, ".json", ".csv")
+    _check_report(pictures, ".png")
     parts = []
     for version in versions:
         loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
@@ -236,11 +236,16 @@ def _check_different(domains: list[str]) -> None:
         raise typer.BadParameter("a domain is named twice, and both would write the same files")
 
 
-def _check_ending(output: Path | None, *endings: str) -> None:
-    if output and output.suffix not in endings:
+def _check_report(file: Path | None, *endings: str) -> None:
+    from u2net_platform.workflows.labeller import require_free
+
+    if file is None:
+        return
+    if file.suffix not in endings:
         raise UnsupportedFormat(
-            f"{output} does not end in {' or '.join(endings)}", "Give it that ending."
+            f"{file} does not end in {' or '.join(endings)}", "Give it that ending."
         )
+    require_free(file, (), "replace")
 
 
 def _document(report: Report, output: Path) -> str:

@@ -284,6 +284,13 @@ def test_a_report_format_that_is_not_written_is_refused_at_once(added, tmp_path)
     assert "does not end in .json or .csv" in result.stderr
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(added, tmp_path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for option, name in (("--output", "scores.csv"), ("--pictures", "worst.png")):
+        result = run("evaluate", "bright", option, tmp_path / "file" / name)
+        assert (result.exit_code, added.find("bright:1").metrics) == (5, {})
+
+
 def test_memory_and_mirroring_are_asked_for_by_options(added, bright_data, tmp_path) -> None:
     image = bright_data / "imagesTr" / "case_0.nii.gz"
     common = ("predict", "--domain", "bright", "-i", image, "--json", "-o")

@@ -381,8 +381,9 @@ def test_a_seg_or_a_series_of_files_that_are_not_dicom_is_refused(
 
 
 def test_a_seg_is_not_put_among_its_slices(bright_predictor, study) -> None:
-    with pytest.raises(NotWritable, match="input and output"):
-        predict_paths([Labeller(bright_predictor)], study, study / "labels.dcm", lambda _: None)
+    for target in (study / "labels.dcm", study / "SE1" / "labels.dcm"):
+        with pytest.raises(NotWritable, match="input and output"):
+            predict_paths([Labeller(bright_predictor)], study, target, lambda _: None)
 
 
 def test_several_domains_share_what_they_see_alike(
