@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813
-from numpy.typing import NDArray
 from pydicom import uid
 from pydicom.config import disable_value_validation
 from pydicom.errors import InvalidDicomError
@@ -26,23 +25,21 @@ from pydicom.pixels.decoders.base import get_decoder
 
 from u2net_platform.errors import (
     AmbiguousSeries,
-    DuplicateSlices,
-    GantryTilt,
     InvalidHeader,
-    LocalizerMixedIn,
-    MissingPosition,
-    MixedOrientations,
-    MixedSlices,
-    MixedSliceSizes,
     NoDicom,
     NoImageData,
-    SingleSlice,
-    UnevenSlices,
     UnreadableImage,
     UnsupportedCompression,
     UnsupportedMultiFrame,
 )
-from u2net_platform.imaging.grid import SAME_GRID_TOLERANCE
+from u2net_platform.imaging.slices import (
+    check_alike,
+    check_places,
+    fault_of_place,
+    is_localizer,
+    normal_of,
+    numbers,
+)
 from u2net_platform.imaging.volume import COPIES, FLOAT_BYTES, ImageVolume, volume_from_sitk
 
 READ = """
@@ -52,11 +49,7 @@ READ = """
     PixelData FloatPixelData DoubleFloatPixelData
 """.split()  # noqa: SIM905
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-POSITION = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
-# What all slices of a volume share; where one differs, it is another image or is stored otherwise.
-SHARED = ("Modality", "PhotometricInterpretation", "PixelRepresentation", "FrameOfReferenceUID")
 DICOM_MODALITIES = {"MR": "MR", "CT": "CT", "PET": "PT", "US": "US"}
-SAME_DIRECTION = 1e-3  # of cosines: headers round, and 0.06 degrees turn no organ
 FRAME_BYTES = 13  # a voxel, while highdicom puts frames together; measured
 # What GDCM, as SimpleITK has it, decodes.
 DECODED = frozenset(
@@ -107,20 +100,20 @@ class Series:
     @property
     def is_volume(self) -> bool:
         """Whether it holds parallel slices in shades of grey, localizers left out."""
-        slices = [header for header in self.headers if not _is_localizer(header)]
+        slices = [header for header in self.headers if not is_localizer(header)]
         return (
             (len(slices) > 1 or self.is_multi_frame)
             and all(_has_pixels(one) and one.get("SamplesPerPixel") == 1 for one in slices)
-            and len({tuple(np.round(_normal(one), 2)) for one in slices}) == 1
+            and len({tuple(np.round(normal_of(one), 2)) for one in slices}) == 1
         )
 
     def __str__(self) -> str:
         """One line for a list to choose from."""
         first = self.headers[0]
         slices = sum(int(header.get("NumberOfFrames") or 1) for header in self.headers)
-        spacing = " x ".join(f"{side:g}" for side in _numbers(first, "PixelSpacing")) or "unknown"
-        if len(self.headers) > 1 and not any(map(_fault_of_place, self.headers)):
-            places = np.sort([_normal(first) @ one.ImagePositionPatient for one in self.headers])
+        spacing = " x ".join(f"{side:g}" for side in numbers(first, "PixelSpacing")) or "unknown"
+        if len(self.headers) > 1 and not any(map(fault_of_place, self.headers)):
+            places = np.sort([normal_of(first) @ one.ImagePositionPatient for one in self.headers])
             spacing = f"{np.median(np.diff(places)):.3g} x {spacing}"
         return (
             f"{self.uid}: {first.get('SeriesDescription') or 'no description'},"
@@ -214,10 +207,10 @@ def sorted_slices(series: Series) -> list[pydicom.Dataset]:
         MixedSliceSizes, MixedOrientations, DuplicateSlices, UnevenSlices, GantryTilt: the slices
             make no volume.
     """
-    _check_alike(series)
-    normal = _normal(series.headers[0])
+    name, normal = f"series {series.uid}", normal_of(series.headers[0])
+    check_alike(series.headers, name)
     slices = sorted(series.headers, key=lambda header: float(normal @ header.ImagePositionPatient))
-    _check_places(series, slices)
+    check_places(slices, name)
     return slices
 
 
@@ -248,42 +241,6 @@ def _header(path: Path) -> pydicom.Dataset | None:
 
 def _has_pixels(header: pydicom.Dataset) -> bool:
     return any(keyword in header for keyword in PIXELS)
-
-
-def _has_position(header: pydicom.Dataset) -> bool:
-    return all(header.get(keyword) for keyword in POSITION)
-
-
-def _numbers(header: pydicom.Dataset, keyword: str) -> NDArray[np.float64]:
-    """The values of an attribute; none where they are no numbers."""
-    try:
-        return np.atleast_1d(np.array(header.get(keyword) or (), float))
-    except (TypeError, ValueError):
-        return np.empty(0)
-
-
-def _fault_of_place(header: pydicom.Dataset) -> str | None:
-    """The attribute that cannot be the place of a slice."""
-    for keyword, length in POSITION.items():
-        values = _numbers(header, keyword)
-        if len(values) != length or not np.isfinite(values).all():
-            return keyword
-    if _numbers(header, "PixelSpacing").min() <= 0:
-        return "PixelSpacing"
-    axes = _numbers(header, "ImageOrientationPatient").reshape(2, 3)
-    skewed = np.abs(axes @ axes.T - np.eye(2)).max() > 10 * SAME_DIRECTION
-    return "ImageOrientationPatient" if skewed else None
-
-
-def _is_localizer(header: pydicom.Dataset) -> bool:
-    return "LOCALIZER" in (header.get("ImageType") or ())
-
-
-def _normal(header: pydicom.Dataset) -> NDArray[np.float64]:
-    """The direction across the slice; zeros where the header does not tell (multi-frame)."""
-    values = _numbers(header, "ImageOrientationPatient")
-    row, column = (values if len(values) == 6 else np.zeros(6)).reshape(2, 3)
-    return np.cross(row, column)
 
 
 def _check_pixels(series: Series) -> None:
@@ -354,111 +311,3 @@ def _read_frames(series: Series) -> Any:
         ) from error
     # highdicom's first axis is z, SimpleITK's is x.
     return frames.permute_spatial_axes((2, 1, 0)).to_simpleitk()
-
-
-def _check_alike(series: Series) -> None:
-    first, name = series.headers[0], f"series {series.uid}"
-    scouts = [header for header in series.headers if _is_localizer(header)]
-    if 0 < len(scouts) < len(series.headers):
-        raise LocalizerMixedIn(
-            f"{name} holds localizers among its slices, as {scouts[0].filename}",
-            "Take these files out of the folder.",
-        )
-    if len(series.headers) == 1:
-        raise SingleSlice(f"{name} has a single slice", "Export all of its slices.")
-    if len({header.get("SOPInstanceUID") for header in series.headers}) < len(series.headers):
-        raise DuplicateSlices(
-            f"{name} has two files of the same SOPInstanceUID", "Take one out, or export it again."
-        )
-    for header in series.headers:
-        if not _has_position(header):
-            raise MissingPosition(
-                f"{header.filename} of {name} does not tell where its slice lies",
-                "Export the original series rather than a secondary capture.",
-            )
-        _check_header(header, first, name)
-        if not _same_size(first, header):
-            raise MixedSliceSizes(
-                f"{name} holds slices of {_size(first)} and of {_size(header)},"
-                f" as {header.filename}",
-                "Export the slices of one size as a series of their own.",
-            )
-        turned = np.subtract(header.ImageOrientationPatient, first.ImageOrientationPatient)
-        if np.abs(turned).max() > SAME_DIRECTION:
-            raise MixedOrientations(
-                f"{name} holds slices of several orientations, as {first.filename} and"
-                f" {header.filename}",
-                "Export each orientation as a series of its own.",
-            )
-
-
-def _check_header(header: pydicom.Dataset, first: pydicom.Dataset, name: str) -> None:
-    what = _fault_of_place(header)
-    slope = _numbers(header, "RescaleSlope")
-    if "RescaleSlope" in header and not (len(slope) == 1 and np.isfinite(slope[0]) and slope[0]):
-        what = "RescaleSlope"
-    if header.get("PhotometricInterpretation") == "MONOCHROME1":
-        what = "PhotometricInterpretation MONOCHROME1, which inverts its values and"
-    if what:
-        raise InvalidHeader(
-            f"{header.filename} of {name} has a {what} that no slice of a volume can have",
-            "Correct the header, or export the series again.",
-        )
-    for keyword in SHARED:
-        if header.get(keyword) != first.get(keyword):
-            raise MixedSlices(
-                f"{name} holds slices that differ in {keyword}, as {first.filename} and"
-                f" {header.filename}",
-                "Export each kind as a series of its own.",
-            )
-
-
-def _same_size(first: pydicom.Dataset, other: pydicom.Dataset) -> bool:
-    """Whether two slices have as many pixels, the last of which lie at the same place."""
-    shape = np.array([first.Rows, first.Columns])
-    pixel, own = (_numbers(one, "PixelSpacing") for one in (first, other))
-    moved = np.abs(own - pixel) * (shape - 1)
-    return bool(
-        (shape == [other.Rows, other.Columns]).all()
-        and moved.max() <= SAME_GRID_TOLERANCE * pixel.min()
-    )
-
-
-def _size(header: pydicom.Dataset) -> str:
-    row, column = header.PixelSpacing
-    return f"{header.Rows} x {header.Columns} pixels of {row} x {column} mm"
-
-
-def _check_places(series: Series, slices: Sequence[pydicom.Dataset]) -> None:
-    """Whether sorted slices lie evenly along a line that is their normal."""
-    name, normal = f"series {series.uid}", _normal(slices[0])
-    points = np.array([header.ImagePositionPatient for header in slices], float)
-    along = points @ normal
-    gaps, even = np.diff(along), np.linspace(along[0], along[-1], len(slices))
-    allowed = SAME_GRID_TOLERANCE * float(np.median(gaps))
-    # Where a series holds everything twice, the median itself is 0.
-    same = np.flatnonzero(gaps <= SAME_GRID_TOLERANCE * float(gaps.max()))
-    if len(same):
-        raise DuplicateSlices(
-            f"{name} has {len(same)} slices that lie where another does, as"
-            f" {slices[same[0]].filename} and {slices[same[0] + 1].filename}",
-            "Take copies out; export phases, echoes or diffusion weightings as series of their"
-            " own.",
-        )
-    if np.abs(along - even).max() > allowed:
-        widest = int(gaps.argmax())
-        raise UnevenSlices(
-            f"{name} has gaps of {gaps.min():.4g} to {gaps.max():.4g} mm between its slices, the"
-            f" widest between {slices[widest].filename} and {slices[widest + 1].filename}",
-            "Export it again with every slice, or resample it to even slices.",
-        )
-    aside = points - points[0] - np.outer(along - along[0], normal)
-    pixel = min(map(float, slices[0].PixelSpacing))
-    if np.linalg.norm(aside, axis=1).max() > SAME_GRID_TOLERANCE * pixel:
-        drift = float(np.linalg.norm(aside[-1]))
-        angle = np.degrees(np.arctan2(drift, along[-1] - along[0]))
-        raise GantryTilt(
-            f"the slices of {name} are stacked at an angle of {angle:.2g} degrees to their normal"
-            f" ({drift:.3g} mm from first to last), as with a tilted gantry",
-            "Straighten it with dcm2niix, which resamples it, and give the NIfTI file.",
-        )
