@@ -31,12 +31,7 @@ from u2net_platform.errors import (
 )
 from u2net_platform.files import atomic_path, write_text
 from u2net_platform.imaging.grid import Grid, Spacing, orientation, triple
-from u2net_platform.imaging.nifti import (
-    check_nifti,
-    contradiction_mm,
-    places_by_sform,
-    unreadable,
-)
+from u2net_platform.imaging.nifti import check_nifti, contradiction_mm, places_by_sform, unreadable
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
@@ -98,12 +93,10 @@ def read_header(path: Path) -> Header | None:
     if reader.GetDimension() < 3:
         return None
     values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    reading = COPIES * values * max(stored, FLOAT_BYTES)
-    spacing = triple(reader.GetSpacing()[2::-1])
     return Header(
         values,
-        reading,
-        spacing,
+        reading_bytes=COPIES * values * max(stored, FLOAT_BYTES),
+        spacing_zyx_mm=triple(reader.GetSpacing()[2::-1]),
         skewed=_skew(reader) > ROUNDING,
         contradiction_mm=contradiction_mm(reader),
         by_sform=places_by_sform(reader),
