@@ -361,10 +361,20 @@ def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
 
 
 def _directions(image: Any) -> NDArray[np.float64]:
-    """The columns are the directions of x, y and z, as an image or a reader of one has them."""
+    """The columns are the directions of x, y and z, as an image or a reader of one has them.
+
+    Of a skewed sform they are its own: what ITK makes of one is no oblique image's nearest.
+    """
     dimensions = image.GetDimension()
     found: NDArray[np.float64] = np.reshape(image.GetDirection(), (dimensions, dimensions))
-    return found[:3, :3]
+    found = found[:3, :3]
+    if places_by_sform(image):
+        rows = [image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"]
+        sform = np.array(rows, float) * [[-1], [-1], [1]]  # to LPS
+        lengths = np.linalg.norm(sform, axis=0)
+        if lengths.all() and not np.abs(sform / lengths - found).max() <= ROUNDING:
+            return np.asarray(sform / lengths)
+    return found
 
 
 def _at_right_angles(directions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -376,21 +386,11 @@ def _at_right_angles(directions: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _skew(image: Any) -> float:
-    """How far the axes of an image, or of a reader of one, are from right angles; 0 is not at all.
-
-    Of a NIfTI file's sform ITK has already taken the nearest right angles, if it takes it at all.
-    """
+    """How far the axes of an image, or of a reader of one, are from right angles; 0 for none."""
     directions = _directions(image)
     if not np.isfinite(directions).all():
         return math.inf
-    skew = float(np.abs(directions - _at_right_angles(directions)).max())
-    if places_by_sform(image):
-        rows = [image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"]
-        sform = np.array(rows, float) * [[-1], [-1], [1]]  # to LPS
-        lengths = np.linalg.norm(sform, axis=0)
-        if lengths.all():
-            skew = max(skew, float(np.abs(sform / lengths - directions).max()))
-    return skew
+    return float(np.abs(directions - _at_right_angles(directions)).max())
 
 
 def _claim(beside: Path, size: int) -> None:

@@ -153,6 +153,25 @@ def test_a_sheared_header_is_refused_with_a_remedy(tmp_path: Path) -> None:
     assert "sform" in caught.value.hint
 
 
+def test_an_oblique_header_that_is_a_little_sheared_is_read_as_the_nearest_right_angles(
+    tmp_path: Path, blob, oblique: Grid
+) -> None:
+    path = tmp_path / "scan.nii"
+    write_labels(path, blob(oblique), ())
+    content = bytearray(path.read_bytes())
+    content[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
+    sform = np.frombuffer(content[280:328], np.float32).reshape(3, 4).copy()
+    sform[:, :3] = [[1, 0.01, 0], [0, 1, 0], [0, 0, 1]] @ sform[:, :3]
+    content[280:328] = sform.astype(np.float32).tobytes()
+    path.write_bytes(content)
+    header, grid = read_header(path), read_image([path]).grid
+    assert header is not None
+    assert header.skewed
+    directions = np.reshape(grid.direction_lps, (3, 3))
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(grid.direction_lps, oblique.direction_lps, atol=0.01)
+
+
 @pytest.mark.parametrize("codes", [(0, 1), (1, 1), (2, 1), (1, 2), (2, 2), (4, 4), (1, 4), (1, 0)])
 def test_which_of_two_places_was_taken_is_known_and_the_other_is_no_shear(
     tmp_path: Path, codes: tuple[int, int]
