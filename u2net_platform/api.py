@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from u2net_platform.catalog.records import VersionRecord
@@ -69,7 +70,7 @@ class Model:
         if target is not None:
             labeller.require_target(target, paths, "replace" if overwrite else "refuse")
         scan = Scan(image) if isinstance(image, ImageVolume) else labeller.read(paths, series)
-        return labeller.label(scan, target, warnings.warn).labels
+        return labeller.label(scan, target, partial(warnings.warn, stacklevel=3)).labels
 
 
 def load(
