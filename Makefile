@@ -31,7 +31,6 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 
 demo: install
-	rm -rf demo
 	$(BIN)/u2net demo
 
 # Two tests at a time, of one thread each: most wait for processes, or compute on volumes too small

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ PRODUCT = "u2net-platform"  # the distribution's name, which outputs carry
 
 
 # `~` is the shell's; a file of variables has it as it stands.
-Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111
 
 
 class Settings(BaseSettings):

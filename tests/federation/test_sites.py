@@ -334,6 +334,7 @@ def test_a_run_that_ended_before_its_first_round_waits_no_more(settings) -> None
         (["train", "--resume", "x", "--minutes", "3", "--fold", "all"], "--minutes, --fold"),
         (["train", "a", "--from", "a:1", "--architecture", "paper"], "--architecture"),
         (["train", "a", "--minutes", "3", "--cycles", "5"], "--cycles"),
+        (["train", "a", "--minutes", "3", "--set", "cycles=5"], "--set cycles=5"),
         (["adapt", "a", "--from", "a:1", "--minutes", "3", "--cycles", "5"], "--cycles"),
     ],
 )

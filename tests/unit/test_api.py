@@ -11,7 +11,13 @@ import pydicom
 import pytest
 
 import u2net_platform
-from u2net_platform.errors import NeedsDicom, NotWritable, UnknownDomain, WrongChannels
+from u2net_platform.errors import (
+    AmbiguousSeries,
+    NeedsDicom,
+    NotWritable,
+    UnknownDomain,
+    WrongChannels,
+)
 from u2net_platform.imaging.volume import read_labels, write_array
 
 
@@ -63,7 +69,7 @@ def test_an_image_is_never_replaced_and_other_files_on_request_alone(
     before = image.read_bytes()
     folder = write_series(tmp_path / "dicom", scan.array[0].round(), scan.grid)
     for path, output in ((image, image), (link, image), (image, link), (folder, folder / "a.dcm")):
-        with pytest.raises(NotWritable, match="input and output"):
+        with pytest.raises(NotWritable, match=r"input and output|among the slices"):
             model.predict(path, output=output, overwrite=True)
     (tmp_path / "mine.nrrd").write_text("precious")
     with pytest.raises(NotWritable, match=r"mine\.nrrd exists already"):
@@ -95,8 +101,12 @@ def test_a_folder_of_dicom_may_be_given_for_each_channel(
     folders = [
         write_series(tmp_path / name, scan.array[0].round(), scan.grid) for name in ("T1", "T2")
     ]
-    with pytest.raises(WrongChannels, match="has 2 channels"):
-        model.predict(folders)
+    uids = [pydicom.dcmread(next(folder.iterdir())).SeriesInstanceUID for folder in folders]
+    for named in ([], uids):
+        with pytest.raises(WrongChannels, match="has 2 channels"):
+            model.predict(folders, series=named)
+    with pytest.raises(AmbiguousSeries, match="1 series are named for 2 folders"):
+        model.predict(folders, series=uids[:1])
 
 
 def test_what_is_not_there_is_said(settings) -> None:

@@ -9,9 +9,8 @@ def main() -> None:
     """Run the command line with this process's arguments; ends the process."""
     from u2net_platform.cli.app import app
 
-    # As Ctrl-C: exit code 130, and temporary files are removed. SIGHUP comes when a connection
-    # breaks; nohup has it ignored.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    # As Ctrl-C: exit code 130, and temporary files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     app()

@@ -198,9 +198,11 @@ def _exactly_one(names: list[str], resume: str | None) -> list[str]:
 
 def _one_length(context: typer.Context) -> None:
     asked = given(context)
-    if "minutes" in asked:
-        fixed = {name: option for name, option in asked.items() if name == "cycles"}
-        refuse(fixed, "their number follows from --minutes")
+    fixed = {name: option for name, option in asked.items() if name == "cycles"}
+    for text in context.params["assignments"] or ():
+        if text.partition("=")[0].strip() == "cycles":
+            fixed["assignments"] = f"--set {text}"
+    refuse(fixed if "minutes" in asked else {}, "their number follows from --minutes")
 
 
 def _started(request: Request) -> Finished:

@@ -68,9 +68,11 @@ def find_plugin(name: str, settings: Settings, extra: Path | None = None) -> Fou
         MissingFile: `extra` holds no plugin.
     """
     everything = discover(settings, [extra] if extra else ())
+    # A broken one that was named is not replaced by another without a word; its folder may be
+    # called otherwise.
+    broken = [one for one in everything if one.directory == extra and one.fault]
     claims = [one for one in everything if one.name == name]
-    # A broken one that was named is not replaced by another without a word.
-    claims = [one for one in claims if one.source == "path"] or claims
+    claims = broken or [one for one in claims if one.source == "path"] or claims
     for claim in claims:
         if claim.plugin is not None:
             return claim

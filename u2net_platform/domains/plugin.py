@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 SPEC_FILE = "domain.toml"
 HOOKS_FILE = "plugin.py"
 CARD_FILE = "README.md"
-# Keys of a spec that no case is prepared by; its plan has a digest of its own.
-UNREAD = {"description", "modality", "subject", "augmentation", "evaluation", "postprocessing"}
-UNREAD |= {"plan", "data"}
+WORDS = {"description", "data"}  # of a spec, for people to read
+# No case is prepared by these either; the plan has a digest of its own.
+UNREAD = WORDS | {"modality", "subject", "augmentation", "evaluation", "postprocessing", "plan"}
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,16 @@ class DomainPlugin:
     @property
     def preparation_digest(self) -> str:
         """Digest of code, and of the spec as far as preparing a case reads it."""
-        read = {key: value for key, value in self.spec.document().items() if key not in UNREAD}
-        return hashlib.sha256(f"{digest_of(read)}{self.code_digest}".encode()).hexdigest()
+        return self._digest_without(UNREAD)
+
+    @property
+    def effective_digest(self) -> str:
+        """Digest of spec and code without what changes neither weights nor scores."""
+        return self._digest_without(WORDS)
+
+    def _digest_without(self, keys: set[str]) -> str:
+        rest = {key: value for key, value in self.spec.document().items() if key not in keys}
+        return hashlib.sha256(f"{digest_of(rest)}{self.code_digest}".encode()).hexdigest()
 
     @classmethod
     def load(cls, directory: Path) -> DomainPlugin:
@@ -80,7 +88,7 @@ class DomainPlugin:
             directory,
             clean_image=_hook(module, "clean_image"),
             postprocess=_hook(module, "postprocess"),
-            code_digest=_digest_of_code(directory),
+            code_digest=hashlib.sha256(code.read_bytes()).hexdigest(),
         )
 
 
@@ -104,12 +112,6 @@ def with_hooks(
     if found.digest != digest:
         raise IncompatibleParts(reason, remedy)
     return found
-
-
-def _digest_of_code(directory: Path) -> str:
-    """Of all modules of the folder, as hooks of a package import others."""
-    modules = sorted(directory.glob("*.py"))
-    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()
 
 
 def _hook(module: ModuleType, name: str) -> Any:

@@ -81,7 +81,9 @@ class Header:
 
 
 def read_header(path: Path) -> Header | None:
-    """A file's size and spacing without its voxels; None if it cannot be read."""
+    """A file's size and spacing without its voxels; None if it cannot be read, or is a folder."""
+    if path.is_dir():  # of which ITK would complain to stderr
+        return None
     reader = sitk.ImageFileReader()
     try:
         with _alone(path) as file:
@@ -178,13 +180,15 @@ def write_labels(
 
     Raises:
         UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
-        NotWritable, DiskFull: with the file named; what was there before stays.
+        NotWritable, DiskFull: with the file named.
     """
     legend = legend_of(path)
     values = {str(value): name for value, name in enumerate(("background", *names))}
     with atomic_path(path) as temporary:
         _write_whole(temporary, path, labels.array[None], labels.grid)
-        # First: labels without it, after a full disk or a kill, would be nobody knows whose.
+        # After a full disk or a kill, labels are never there with the words of others, or without:
+        # they would be taken for done, or be nobody knows whose.
+        path.unlink(missing_ok=True)
         write_text(legend, json.dumps({"labels": values, **about}, indent=2) + "\n")
 
 

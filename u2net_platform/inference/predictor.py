@@ -43,6 +43,7 @@ from u2net_platform.memory import (
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers
 BYTES_PER_PATCH_SCORE = 16  # of each class there, and of each class's mean over mirror images
+CPU_BATCH_VOXELS = 1 << 18  # more at a time is no faster, and takes memory
 LARGEST_GROWTH = 1.25  # of a window over the patch, along an axis
 SCATTERED_BYTES = 192 << 20  # of freed memory in pieces that do not fit again; differs by run
 
@@ -126,8 +127,7 @@ class Predictor:
         """Labels on `target` for an image that was prepared for this domain, or as for it."""
         grid = prepared.grid
         turned = canonical_grid(target)
-        batch_size = self._batch_size(turned, prepared.image_grid)
-        slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx, batch_size))
+        slabs = (slab.numpy() for slab in self._scores(prepared, grid.shape_zyx))
         labels = postprocess(
             self.plugin,
             labels_from_scores(slabs, grid, prepared.image_grid, turned),
@@ -141,7 +141,7 @@ class Predictor:
     def predict_prepared(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Classes (z y x) of a prepared image (c z y x), on the plan's grid."""
         shape = (image.shape[1], image.shape[2], image.shape[3])
-        slabs = self._scores(_Array(image), shape, self.plan.batch_size)
+        slabs = self._scores(_Array(image), shape)
         return torch.cat([slab.argmax(0).to(torch.uint8) for slab in slabs]).numpy()
 
     @property
@@ -154,11 +154,10 @@ class Predictor:
             spec.channels, spec.intensity, spec.geometry, plan.spacing_zyx_mm, plan.statistics
         )  # fmt: skip
 
-    def _scores(
-        self, image: Prepared | _Array, shape: tuple[int, int, int], batch_size: int
-    ) -> Iterator[Tensor]:
+    def _scores(self, image: Prepared | _Array, shape: tuple[int, int, int]) -> Iterator[Tensor]:
         """Class probabilities, slabs of k z y x in main memory: only patches go to the device."""
         keep_freed_memory()
+        window = self._window(shape)
         mode = [(module, module.training) for module in self.network.modules()]
         self.network.eval()
         try:
@@ -167,9 +166,9 @@ class Predictor:
                     image.planes(start, stop)
                 ),  # a copy: may be a file
                 shape,
-                self._window(shape),
+                window,
                 self._probabilities,
-                batch_size,
+                self._batch_size(window),
             )
         finally:
             for module, training in mode:
@@ -208,7 +207,13 @@ class Predictor:
         return found
 
     def _once(self, x: Tensor, axes: tuple[int, ...]) -> Tensor:
-        logits = self.network(x.flip(axes) if axes else x, domain=self.plugin.name)
+        try:
+            logits = self.network(x.flip(axes) if axes else x, domain=self.plugin.name)
+        except torch.OutOfMemoryError as error:
+            raise TooLarge(
+                f"{self.device} has no room for {len(x)} patches of {tuple(x.shape[2:])} voxels",
+                "End other programs there, or predict on the CPU: --device cpu.",
+            ) from error
         found = torch.softmax(logits.float(), dim=1)
         return found.flip(axes) if axes else found
 
@@ -236,11 +241,13 @@ class Predictor:
             size = " x ".join(map(str, image.grid.shape_zyx))
             raise _too_large(f"A prediction of {size} voxels", needed, allowed)
 
-    def _batch_size(self, image: Grid, box: Grid) -> int:
-        """The largest batch up to the plan's that fits; of an image as `_least_bytes` has it."""
-        window = self._window(respaced(box, self.plan.spacing_zyx_mm).shape_zyx)
-        spare = max(0, self._allowed() - self._least_bytes(image, box))
-        return min(self.plan.batch_size, 1 + spare // self._patch_bytes(window))
+    def _batch_size(self, window: Shape) -> int:
+        """Patches at a time. It does not hang on free memory: in another batch the network rounds
+        otherwise, and a voxel between two classes may get the other one."""
+        if self.device.type != "cpu":
+            return self.plan.batch_size
+        voxels = prod(self._common_patch or window)
+        return max(1, min(self.plan.batch_size, CPU_BATCH_VOXELS // voxels))
 
     def _patch_bytes(self, window: Shape) -> int:
         """What a patch takes; its layers lie in the memory of the device."""
@@ -253,7 +260,7 @@ class Predictor:
         return len(self.plugin.spec.channels)
 
     def _least_bytes(self, image: Grid, box: Grid) -> int:
-        """Held at most, beside the prepared image, with one patch at a time.
+        """Held at most, beside the prepared image.
 
         image: its canonical grid. box: the part of it that is not zero, which alone is predicted.
         """
@@ -264,7 +271,7 @@ class Predictor:
         depth = window[0]
         # Image, new planes, sums, means and weights a patch deep; twice while they move on.
         slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
-        patch = self._patch_bytes(window)
+        batch = self._batch_size(window) * self._patch_bytes(window)
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.
         drawn = self.plan.border and not self.plugin.postprocess
@@ -272,7 +279,7 @@ class Predictor:
         after = 1 + max(BYTES_PER_CLEANED_VOXEL * bool(cleaned), COPIES)
         # An image's own percentiles are found in a copy of a channel.
         sorting = 0 if self.plan.statistics else 4 * prod(grid.shape_zyx)
-        most = max(2 * voxels + max(slab + patch, resampling), after * voxels, sorting)
+        most = max(2 * voxels + max(slab + batch, resampling), after * voxels, sorting)
         give_back_freed_memory()
         return held_bytes() + SCATTERED_BYTES + most
 

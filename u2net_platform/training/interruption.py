@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-# SIGHUP: the terminal is gone, as when a connection breaks.
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @dataclass
 class Stopped:
@@ -22,7 +19,8 @@ class Stopped:
 
 @contextmanager
 def signals_noted() -> Iterator[Stopped]:
-    """Note a signal that would end the process; what is ignored, as by nohup, stays so."""
+    """Note SIGINT and SIGTERM; and SIGHUP, which comes when a connection breaks, unless it is
+    ignored, as by nohup."""
     stopped = Stopped()
     if threading.current_thread() is not threading.main_thread():
         yield stopped  # only the main thread is told of signals
@@ -31,7 +29,9 @@ def signals_noted() -> Iterator[Stopped]:
     def note(number: int, _: FrameType | None) -> None:
         stopped.name = signal.Signals(number).name
 
-    heard = [one for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN]
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in heard}
     try:
         yield stopped

@@ -143,9 +143,12 @@ class Trainer:
         tensors, state = load_checkpoint(self._file)
         try:
             self._restore(tensors, state)
+        except torch.OutOfMemoryError as error:
+            raise self._no_room("the run's weights") from error
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise IncompatibleParts(
-                f"{self._file} is of another release: {str(error).splitlines()[0]}",
+                f"{self._file} is of another release: {reason}",
                 "Resume it with the release that it was begun with, or start the run anew.",
             ) from error
         self._notes = _differences(state.get("place", {}), self._place())
@@ -275,11 +278,7 @@ class Trainer:
         try:
             loss = self._optimise(batch, rate)
         except torch.OutOfMemoryError as error:
-            raise TooLarge(
-                f"{self.options.device} has no room for a batch of {batch.domain},"
-                f" {tuple(batch.images.shape)}",
-                "Give fewer --batch-voxels, or end other programs there.",
-            ) from error
+            raise self._no_room(f"a batch of {batch.domain}") from error
         if not math.isfinite(loss):
             raise Diverged(
                 f"The loss of {batch.domain} is {loss} at step {self.step}",
@@ -290,6 +289,12 @@ class Trainer:
         seconds = time.monotonic() - started
         watcher.on_step(Step(self.cycle, self._recipe.cycles, batch.domain, loss, seconds))
         self.step += 1
+
+    def _no_room(self, what: str) -> TooLarge:
+        return TooLarge(
+            f"{self.options.device} has no room for {what}",
+            "Give fewer --batch-voxels, or end other programs there.",
+        )
 
     def _optimise(self, batch: Batch, rate: float) -> float:
         device = self.options.device

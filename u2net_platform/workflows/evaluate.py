@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import VersionRecord, scores_key
 from u2net_platform.data.dataset import Case, open_dataset
-from u2net_platform.data.integrity import load_case
+from u2net_platform.data.integrity import digest_of_case, load_case
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import Conflict, EmptyLabel, InvalidDataset, MissingFile
+from u2net_platform.errors import Conflict, DataError, EmptyLabel, InvalidDataset, MissingFile
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
 from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
@@ -82,14 +83,28 @@ def require_other_data(
     names = learned_cases(catalog, [record])[record.domain]
     subjects = {subject_of(name) for name in names}
     alike = [case for case in cases if subject_of(case.id) in subjects]
-    store = PreparedStore(settings.prepared_dir)
+    prepared, own = PreparedStore(settings.prepared_dir), _digests(catalog, record.domain, alike)
     for case in alike:
-        if case.id in names and store.find(loaded.plugin, loaded.plan, case):
+        if case.id in names and (
+            own.get(case.id) == digest_of_case(case)
+            or prepared.find(loaded.plugin, loaded.plan, case)
+        ):
             raise InvalidDataset(
                 f"{record.reference} has learned from {case.id}, as {case.images[0]} has it",
                 "Name a data set that it has never seen; its test cases are scored without --data.",
             )
     return len(alike)
+
+
+def _digests(catalog: Catalog, domain: str, alike: Sequence[Case]) -> dict[str, str]:
+    """Of cases of the domain's own data that have these names, where they still are."""
+    names = {case.id for case in alike}
+    found: dict[str, str] = {}
+    with suppress(DataError):  # nothing says where they lie, or they are gone
+        for case in open_dataset(data_dir_of(domain, catalog, None)).training:
+            if case.id in names:
+                found[case.id] = digest_of_case(case)
+    return found
 
 
 def require_apart(parts: Sequence[tuple[LoadedVersion, Sequence[Case]]]) -> None:

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from u2net_platform.data.checkup import odd_headers, odd_intensities, odd_size
 from u2net_platform.data.preprocessing import Prepared
-from u2net_platform.errors import NeedsDicom, NotWritable, UnsupportedFormat
+from u2net_platform.errors import AmbiguousSeries, NeedsDicom, NotWritable, UnsupportedFormat
 from u2net_platform.files import storage_errors
 from u2net_platform.imaging.dicom import Series, choose_series, read_series
 from u2net_platform.imaging.grid import Shape
@@ -135,7 +134,14 @@ class Labeller:
             self.predictor.require_room(sum(header.reading_bytes for header in headers), name)
             return Scan(read_image(paths), tuple(paths))
         modality = self.predictor.plugin.spec.modality
-        choices = product(paths, uids or (None,))
+        wanted: list[str | None] = [*uids] if uids else [None] * len(paths)
+        folders = [*paths] if len(paths) > 1 else [paths[0]] * len(wanted)
+        if len(folders) != len(wanted):
+            raise AmbiguousSeries(
+                f"{len(wanted)} series are named for {len(folders)} folders",
+                "Name one of each folder, in the same order.",
+            )
+        choices = zip(folders, wanted, strict=True)
         series = [choose_series(folder, modality, uid) for folder, uid in choices]
         self.predictor.require_room(sum(one.reading_bytes for one in series), name)
         image = joined([read_series(one) for one in series], [one.uid for one in series])
@@ -244,14 +250,18 @@ def require_free(file: Path, inputs: Sequence[Path], existing: Existing = "refus
     Raises:
         NotWritable, DiskFull
     """
-    places = {path.resolve() for path in inputs}
-    if places & {file.resolve(), *file.resolve().parents}:
+    places, place = {path.resolve() for path in inputs}, file.resolve()
+    if place in places:
         raise NotWritable(f"{file} would be input and output at once", "Name another output.")
+    if file.suffix.lower() == SEG_ENDING and places & {*place.parents}:
+        raise NotWritable(
+            f"{file} would lie among the slices that are read", "Name a place outside of them."
+        )
     if existing == "refuse" and file.exists():
         raise NotWritable(
             f"{file} exists already",
-            "Move it, or replace it: --overwrite, in Python overwrite=True. --skip-existing goes on"
-            " with the others of a folder.",
+            "Name another, or move it. `u2net predict` replaces it with --overwrite, and goes on"
+            " with others by --skip-existing; in Python, predict with overwrite=True.",
         )
     with storage_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -255,8 +255,9 @@ def _require_own(target: Path, labeller: Labeller) -> None:
         return
     wanted: dict[str, object] = {"version": labeller.version}
     if seg:
-        from u2net_platform.imaging.dicom_seg import labelled_by
+        from u2net_platform.imaging.dicom_seg import LONGEST, labelled_by
 
+        wanted["version"] = labeller.version[:LONGEST]
         found = {"version": labelled_by(target)}
     else:
         wanted["digests"] = {**labeller.digests}

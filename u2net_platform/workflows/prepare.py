@@ -25,6 +25,7 @@ OnCase = Callable[[str], None]
 class PlannedDomain:
     """A domain's cases by their part of a fold, and the plan that training and validation give."""
 
+    plugin: DomainPlugin
     fingerprint: Fingerprint
     plan: Plan
     split: Split
@@ -65,7 +66,7 @@ def plan_domain(
     )
     fingerprint = _fingerprint(root, plugin, training + validation, on_case)
     plan = derive_plan(plugin.spec, fingerprint, batch_voxels)
-    return PlannedDomain(fingerprint, plan, parts, training, validation)
+    return PlannedDomain(plugin, fingerprint, plan, parts, training, validation)
 
 
 def prepare_domain(
@@ -95,12 +96,14 @@ def prepare_domain(
     )
 
 
-def fingerprints_of(prepared: Mapping[str, PreparedDomain]) -> dict[str, dict[str, object]]:
+def fingerprints_of(
+    domains: Mapping[str, PlannedDomain | PreparedDomain],
+) -> dict[str, dict[str, object]]:
     """Of each domain: its data in numbers, and which case was used for what."""
     return {
         name: one.fingerprint.model_dump(mode="json")
         | {"split": {part: list(ids) for part, ids in vars(one.split).items()}}
-        for name, one in prepared.items()
+        for name, one in domains.items()
     }
 
 

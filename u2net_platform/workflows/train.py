@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -38,7 +39,13 @@ from u2net_platform.tracking.recorder import Recorder
 from u2net_platform.training.trainer import Options, Trainer, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, find_added
 from u2net_platform.workflows.compatibility import geometry_of
-from u2net_platform.workflows.prepare import PreparedDomain, fingerprints_of, prepare_domain
+from u2net_platform.workflows.prepare import (
+    PlannedDomain,
+    PreparedDomain,
+    fingerprints_of,
+    plan_domain,
+    prepare_domain,
+)
 from u2net_platform.workflows.publish import new_version
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import (
@@ -53,6 +60,7 @@ from u2net_platform.workflows.warm_start import based_on, with_nearest
 PAPER_PATCH_ZYX = (128, 128, 128)
 
 OnPrepare = Callable[[str, str], None]
+Domain = TypeVar("Domain")
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def start(
     request = request.model_copy(
         update={
             "plans": {name: domain.plan.digest for name, domain in prepared.items()},
-            "plugins": {name: domain.plugin.digest for name, domain in prepared.items()},
+            "plugins": {name: one.plugin.effective_digest for name, one in prepared.items()},
             "mlflow_run_id": recorder.run_id,
         }
     )
@@ -173,19 +181,20 @@ def is_current(
     """Whether a run's data and plugins are still as they were when it began.
 
     Raises:
-        U2NetError: they cannot be prepared.
+        U2NetError: they cannot be read.
     """
     catalog = Catalog.open(settings.database_url)
-    return _is_unchanged(record, request, _prepare(settings, catalog, request, on_prepare))
+    planned = _each(settings, catalog, request, on_prepare, plan_domain)
+    return _is_unchanged(record, request, planned)
 
 
 def _is_unchanged(
-    record: RunRecord, request: Request, prepared: Mapping[str, PreparedDomain]
+    record: RunRecord, request: Request, found: Mapping[str, PlannedDomain | PreparedDomain]
 ) -> bool:
-    return record.fingerprints == fingerprints_of(prepared) and all(
-        (request.plans[name], request.plugins[name]) == (one.plan.digest, one.plugin.digest)
-        for name, one in prepared.items()
-    )
+    plans = {name: one.plan.digest for name, one in found.items()}
+    plugins = {name: one.plugin.effective_digest for name, one in found.items()}
+    same = (request.plans, request.plugins) == (plans, plugins)
+    return same and record.fingerprints == fingerprints_of(found)
 
 
 @dataclass(frozen=True)
@@ -328,20 +337,31 @@ def topology_of(spec: DomainSpec, plan: Plan, architecture: Architecture) -> Top
 def _prepare(
     settings: Settings, catalog: Catalog, request: Request, on_prepare: OnPrepare
 ) -> dict[str, PreparedDomain]:
+    return _each(settings, catalog, request, on_prepare, prepare_domain)
+
+
+def _each(
+    settings: Settings,
+    catalog: Catalog,
+    request: Request,
+    on_prepare: OnPrepare,
+    work: Callable[..., Domain],
+) -> dict[str, Domain]:
+    """What `plan_domain` or `prepare_domain` makes of each domain of a run."""
     plugins = {name: find_added(name, settings, catalog).working for name in request.domains}
     for name in plugins:
         catalog.domains.get(name)  # a run's domains are rows of the catalog
-    prepared = {}
-    for name, plugin in plugins.items():
-        prepared[name] = prepare_domain(
+    return {
+        name: work(
             settings.prepared_dir,
             plugin,
             data_dir_of(name, catalog, None),
             splitter(request.fold, request.learned.get(name, ())),
             request.recipe.batch_voxels,
-            lambda case, name=name: on_prepare(name, case),  # type: ignore[misc]
+            partial(on_prepare, name),
         )
-    return prepared
+        for name, plugin in plugins.items()
+    }
 
 
 def _record(

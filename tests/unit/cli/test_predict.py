@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import SimpleITK
 from matplotlib.pyplot import imread
 from typer.testing import CliRunner, Result
 
@@ -253,18 +254,24 @@ def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_serv
 ) -> None:
     deploy = ("model", "deploy", "bright:1")
     assert run(*deploy).exit_code == 6
-    other = tmp_path / "ward"
-    shutil.copytree(bright_data, other)
+    same, other = tmp_path / "same", tmp_path / "ward"
+    for folder in (same, other):
+        shutil.copytree(bright_data, folder)
+    for file in other.glob("images*/*"):
+        SimpleITK.WriteImage(SimpleITK.ReadImage(file) + 1, file)
     evaluate = ("evaluate", "bright", "--cases", "all", "--data")
     assert run("evaluate", "bright", "--keep", "ward").exit_code == 2
     assert run(*evaluate, other, "--keep", "The Ward").exit_code == 2
+    own = run(*evaluate, same, "--keep", "ward", "--json")
+    assert (own.exit_code, "has learned from" in json.loads(own.stdout)["message"]) == (4, True)
+    # Also where the data have gone, as training has prepared them.
     loaded = load_predictor(settings, "bright:1", choose_device("cpu"))
     (case,) = [one for one in open_dataset(bright_data).training if one.id == "case_4"]
-    store = PreparedStore(settings.prepared_dir)
-    store.prepare(loaded.plugin, loaded.plan, case)  # as training did
-    own = run(*evaluate, bright_data, "--keep", "ward", "--json")
+    PreparedStore(settings.prepared_dir).prepare(loaded.plugin, loaded.plan, case)
+    away = bright_data.rename(tmp_path / "away")
+    own = run(*evaluate, same, "--keep", "ward", "--json")
     assert (own.exit_code, "case_4" in json.loads(own.stdout)["message"]) == (4, True)
-    shutil.rmtree(settings.prepared_dir)
+    away.rename(bright_data)
     result = run(*evaluate, other, "--keep", "ward", "--json")
     assert result.exit_code == 0, result.output
     assert "8 cases have names of patients" in result.stderr

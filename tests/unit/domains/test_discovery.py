@@ -125,6 +125,9 @@ def test_a_broken_plugin_that_is_given_by_path_is_not_replaced_by_another(
     mine = new_plugin(tmp_path / "mine", "heart", "import no_such_module_here")
     with pytest.raises(BrokenPlugin, match="no_such_module_here"):
         find_plugin("heart", settings, mine)
+    renamed = mine.rename(mine.with_name("my-heart"))
+    with pytest.raises(BrokenPlugin, match="no_such_module_here"):
+        find_plugin("heart", settings, renamed)
 
 
 def test_a_folder_must_have_its_domains_name_unless_given_by_path(

@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
+from u2net_platform import files
 from u2net_platform.errors import (
     DiskFull,
     GeometryMismatch,
@@ -249,6 +250,31 @@ def test_a_full_disk_leaves_what_was_there(
         write_labels(path, labels, ())
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.labels.json", "a.nii"]
+
+
+def test_labels_are_never_there_with_the_words_of_others(
+    tmp_path: Path, blob, oblique: Grid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.nii"
+    write_labels(path, blob(oblique), (), {"version": "heart:1"})
+    sync = files._sync
+
+    def stopped(target: Path) -> None:
+        if target.suffix == ".nii":
+            raise KeyboardInterrupt
+        sync(target)
+
+    monkeypatch.setattr(files, "_sync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_labels(path, blob(oblique), (), {"version": "heart:2"})
+    assert not path.exists() or "heart:1" in (tmp_path / "a.labels.json").read_text()
+
+
+def test_a_folder_has_no_header_and_no_complaint(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert read_header(tmp_path) is None
+    assert capfd.readouterr() == ("", "")
 
 
 def test_labels_are_never_there_without_what_their_values_mean(

@@ -11,6 +11,7 @@ from u2net_platform.domains.spec import DomainSpec, Label, Statistics
 from u2net_platform.errors import NonFiniteImage, TooLarge, WrongChannels
 from u2net_platform.imaging.grid import Grid, canonical_grid, triple
 from u2net_platform.imaging.volume import ImageVolume, canonical, turned_back
+from u2net_platform.inference import predictor as module
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
 from u2net_platform.model.topology import Architecture
@@ -168,22 +169,35 @@ def test_what_classes_and_a_common_patch_take_is_counted(bright_predictor, scan)
     assert least_bytes(bright_predictor, scan) - fewer > 12 * 98 * voxels
 
 
-def test_a_batch_is_as_large_as_memory_allows_and_never_a_reason_to_refuse(
-    bright_predictor, scan
+def test_a_batch_is_small_on_a_cpu_and_the_same_whatever_memory_there_is(
+    bright_predictor, scan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     bright_predictor.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    plan = bright_predictor.plan.model_copy(
+    bright_predictor.plan = bright_predictor.plan.model_copy(
         update={"batch_size": 64, "patch_zyx": (16, 16, 16), "spacing_zyx_mm": (1.0, 1.0, 1.0)}
     )
-    bright_predictor.plan = plan
-    whole = bright_predictor.predict(scan)
-    assert max(sizes) > 20
-    sizes.clear()
-    bright_predictor.memory = least_bytes(bright_predictor, scan) + (16 << 20)
-    few = bright_predictor.predict(scan)
-    assert max(sizes) < 6  # at some 4 MiB each
-    np.testing.assert_array_equal(few.array, whole.array)
+    seen = []
+    for memory, voxels in ((None, 1 << 18), (1, 1 << 18), (None, 3 * 16**3), (None, 1)):
+        monkeypatch.setattr(module, "CPU_BATCH_VOXELS", voxels)
+        bright_predictor.memory = memory and least_bytes(bright_predictor, scan) + (16 << 20)
+        bright_predictor.predict(scan)
+        seen.append(max(sizes))
+        sizes.clear()
+    assert seen[0] == seen[1] > 20
+    assert seen[2:] == [3, 1]
+
+
+def test_no_room_on_a_gpu_is_told_with_the_remedy(
+    bright_predictor, scan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bright_predictor.network, "forward", full)
+    with pytest.raises(TooLarge, match="no room for") as caught:
+        bright_predictor.predict(scan)
+    assert "--device cpu" in caught.value.hint
 
 
 def test_layers_on_another_device_take_no_main_memory(bright_predictor, scan) -> None:

@@ -29,11 +29,15 @@ def test_a_domain_that_tells_left_from_right_is_not_mirrored(
     # As radiotherapy names them, TG-263.
     short = dataclasses.replace(dataset, labels={1: "Parotid_L", 2: "Parotid_R", 3: "Cord"})
     short_sided = write_plugin("parotids", short, tmp_path)
-    levels = dataclasses.replace(dataset, labels={1: "vertebra L1", 2: "lung"})
+    roots = dataclasses.replace(dataset, labels={1: "L5 root left", 2: "L5 root right"})
+    spelled_out = write_plugin("roots", roots, tmp_path)
+    lt = dataclasses.replace(dataset, labels={1: "Lt lung", 2: "Rt lung"})
+    abbreviated = write_plugin("lungs", lt, tmp_path)
+    levels = dataclasses.replace(dataset, labels={1: "vertebra L1", 2: "vertebra R1"})
     without = write_plugin("levels", levels, tmp_path)
     one_sided = dataclasses.replace(dataset, labels={1: "left atrium"})
     other = write_plugin("atrium", one_sided, tmp_path)
-    for plugin in (sided, short_sided):
+    for plugin in (sided, short_sided, spelled_out, abbreviated):
         assert DomainPlugin.load(plugin).spec.augmentation.mirror_axes == ()
     for plugin in (other, without):
         assert DomainPlugin.load(plugin).spec.augmentation.mirror_axes == ("x",)

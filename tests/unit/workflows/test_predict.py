@@ -382,8 +382,10 @@ def test_a_seg_or_a_series_of_files_that_are_not_dicom_is_refused(
 
 def test_a_seg_is_not_put_among_its_slices(bright_predictor, study) -> None:
     for target in (study / "labels.dcm", study / "SE1" / "labels.dcm"):
-        with pytest.raises(NotWritable, match="input and output"):
+        with pytest.raises(NotWritable, match=r"input and output|among the slices"):
             predict_paths([Labeller(bright_predictor)], study, target, lambda _: None)
+    below = study / "labels" / "labels.nii.gz"  # where no series is looked for
+    Labeller(bright_predictor).require_target(below, [study])
 
 
 def test_several_domains_share_what_they_see_alike(
