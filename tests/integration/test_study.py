@@ -86,6 +86,12 @@ def test_a_study_that_is_stopped_goes_on_and_trains_nothing_twice(
     old, new = ({v for one in each.modes for v in one.versions} for each in (result, again))
     assert (len(old & new), len(new - old)) == (6, 3)
 
+    # A case that failed may have been on a drive that was away: it is scored again.
+    catalog = Catalog.open(settings.database_url)
+    scores = catalog.versions.get("ball", 1).metrics["test"]
+    catalog.versions.add_metrics("ball", 1, {"test": {**scores, "failures": 1}})
+    assert sum(one.failures for one in go().modes) == 0
+
     independent, shared, universal = result.modes
     assert independent.parameters > shared.parameters > 10 * universal.parameters
     assert independent.added == pytest.approx(independent.parameters / 2, rel=0.01)

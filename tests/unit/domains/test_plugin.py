@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,26 @@ def test_the_digest_follows_spec_and_code(tmp_path: Path, new_plugin: NewPlugin)
     (directory / "test_kidney.py").write_text("")  # no part of the plugin
     assert len(set(digests)) == 3
     assert DomainPlugin.load(directory).digest == digests[-1]
+
+
+def test_words_for_people_change_neither_weights_nor_scores(
+    tmp_path: Path, new_plugin: NewPlugin
+) -> None:
+    plugin = DomainPlugin.load(new_plugin(tmp_path, "kidney", NEGATE))
+
+    def digests(**changes: object) -> tuple[str, str]:
+        spec = plugin.spec.model_validate(plugin.spec.document() | changes)
+        changed = replace(plugin, spec=spec)
+        return changed.effective_digest, changed.preparation_digest
+
+    effective, preparation = digests()
+    card = plugin.spec.data.model_dump() | {"citation": "corrected"}
+    assert digests(description="other words", data=card) == (effective, preparation)
+    for change in ({"evaluation": {"surface_tolerance_mm": 2.0}}, {"modality": "PET"}):
+        other, same = digests(**change)
+        assert (other != effective, same) == (True, preparation)
+    assert digests(channels=["other"])[1] != preparation
+    assert replace(plugin, code_digest="other").effective_digest != effective
 
 
 def test_what_a_plugin_prints_is_no_data_of_a_command(

@@ -196,6 +196,19 @@ def test_a_checkpoint_of_another_release_is_refused(
             make_trainer(cycles=1).resume()
 
 
+def test_weights_for_which_the_gpu_has_no_room_are_not_of_another_release(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    make_trainer(cycles=1).run(spectator(), NullRecorder())
+    again = make_trainer(cycles=1)
+    monkeypatch.setattr(again.network, "load_state_dict", full)
+    with pytest.raises(TooLarge, match="no room for the run's weights"):
+        again.resume()
+
+
 def test_a_batch_for_which_the_gpu_has_no_room_is_told_with_the_remedy(
     make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
