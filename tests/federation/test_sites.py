@@ -344,6 +344,23 @@ def test_an_option_without_effect_is_refused(settings, command: list[str], optio
     assert f"{option}:" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--momentum", "nan"),
+        ("--server-rate", "nan"),
+        ("--proximal", "inf"),
+        ("--largest-update", "nan"),
+        ("--round-minutes", "inf"),
+        ("--wait-minutes", "nan"),
+    ],
+)
+def test_what_is_no_number_is_refused(settings, option: str, value: str) -> None:
+    done = CliRunner().invoke(app, ["federate", "run", option, value])
+    assert done.exit_code == 2
+    assert "no finite number" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("assignment", ["cycles=3", " temperature = 2", "temperature=inf"])
 def test_a_federation_refuses_what_is_not_the_recipe_s_to_say(
     settings, new_site, assignment: str
