@@ -85,8 +85,9 @@ def test_what_is_odd_about_an_image_is_a_warning_and_stands_beside_its_labels(
     publish_bright()
     model = u2net_platform.load("bright", device="cpu")
     image = replace(scan, array=scan.array - 1500)
-    with pytest.warns(UserWarning, match="The image is declared as MR"):
+    with pytest.warns(UserWarning, match="The image is declared as MR") as told:
         model.predict(image)
+    assert told[0].filename == __file__  # whose line asked for it
     write_array(tmp_path / "scan.nii.gz", image.array, image.grid)
     with pytest.warns(UserWarning, match=r"scan\.nii\.gz is declared as MR"):
         model.predict(tmp_path / "scan.nii.gz", output=tmp_path / "labels.nii.gz")

@@ -125,6 +125,8 @@ def test_a_broken_plugin_that_is_given_by_path_is_not_replaced_by_another(
     mine = new_plugin(tmp_path / "mine", "heart", "import no_such_module_here")
     with pytest.raises(BrokenPlugin, match="no_such_module_here"):
         find_plugin("heart", settings, mine)
+    with pytest.raises(BrokenPlugin, match="no_such_module_here"):
+        find_plugin("heart", settings, mine.parent)  # a folder of plugins
     renamed = mine.rename(mine.with_name("my-heart"))
     with pytest.raises(BrokenPlugin, match="no_such_module_here"):
         find_plugin("heart", settings, renamed)

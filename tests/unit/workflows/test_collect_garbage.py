@@ -117,14 +117,15 @@ def test_prepared_cases_that_nobody_used_for_days_are_removed_on_request(
     settings, stray: str, tmp_path: Path
 ) -> None:
     plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path / "plugins"))
-    cases = open_dataset(write_phantom("ball", tmp_path, cases=2, seed=0)).training
+    cases = open_dataset(write_phantom("ball", tmp_path, cases=3, seed=0)).training
     plan = derive_plan(plugin.spec, take_fingerprint(plugin, cases, lambda _: None), 2**18)
     store = PreparedStore(settings.prepared_dir)
-    used, unused = (store.prepare(plugin, plan, case) for case in cases)
-    for case in (used, unused):
+    used, found, unused = (store.prepare(plugin, plan, case) for case in cases)
+    for case in (used, found, unused):
         for file in (case.directory, *case.directory.iterdir()):
             os.utime(file, (0, 0))
-    store.prepare(plugin, plan, cases[0])  # as the next run does
+    store.prepare(plugin, plan, cases[0])
+    assert store.find(plugin, plan, cases[1]) == found  # as the next run does
 
     def removed(days: float | None) -> list[Path]:
         found = collect_garbage(settings, dry_run=False, prepared_days=days)
@@ -135,8 +136,8 @@ def test_prepared_cases_that_nobody_used_for_days_are_removed_on_request(
         removed(30)
     assert removed(30) == [unused.directory]
     assert store.find(plugin, plan, cases[0]) == used
-    assert store.find(plugin, plan, cases[1]) is None
-    assert [path.name for path in used.directory.parent.iterdir()] == [used.directory.name]
+    assert store.find(plugin, plan, cases[2]) is None
+    assert {*used.directory.parent.iterdir()} == {used.directory, found.directory}
 
 
 def test_what_is_no_file_of_ours_stays(settings, stray: str) -> None:
