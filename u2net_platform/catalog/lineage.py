@@ -22,16 +22,16 @@ from u2net_platform.catalog.tables import RunBaseRow, RunDomainRow, RunRow, Vers
 WAYS = ("trained", "used", "based", "began")
 
 
-def building_on(saw: Select[str], silent: Select[str] | None = None) -> Subquery:
+def building_on(saw: Select[str], *silent: Select[str]) -> Subquery:
     """Runs of a query and all that build on them, as `node`, among backbones between them.
 
     A run builds on those that trained its backbone or that of its base, whichever version that is,
     and on those that made what its domains began with. One that adapts leaves the backbone as it
     is. `workflows.learned_cases` goes the other way.
 
-    silent: other runs; `sure` is 0 where only these lead to a node, else 1.
+    silent: other runs, and backbones; `sure` is 0 where only these lead to a node, else 1.
     """
-    seeds = [_seeds(saw, 1)] + ([] if silent is None else [_seeds(silent, 0)])
+    seeds = [_seeds(saw, 1), *(_seeds(one, 0) for one in silent)]
     nodes = select(union_all(*seeds).subquery()).cte(recursive=True)
     # PostgreSQL lets a recursion name itself once: all ways on from a node are one join.
     ways = union_all(*(select(literal(way).label("way")) for way in WAYS)).subquery()
@@ -61,6 +61,6 @@ def building_on(saw: Select[str], silent: Select[str] | None = None) -> Subquery
     return select(found.c.node, sure).group_by(found.c.node).subquery()
 
 
-def _seeds(runs: Select[str], sure: int) -> Select[str, int]:
-    (run,) = runs.selected_columns
-    return runs.with_only_columns(cast(run, String).label("node"), literal(sure).label("sure"))
+def _seeds(nodes: Select[str], sure: int) -> Select[str, int]:
+    (node,) = nodes.selected_columns
+    return nodes.with_only_columns(cast(node, String).label("node"), literal(sure).label("sure"))

@@ -86,8 +86,8 @@ class Versions:
         return self._database.read(lambda session: session.scalar(rows.limit(1)) is not None)
 
     def that_saw(self, data_digest: str, page: Page = EVERYTHING) -> list[Lineage]:
-        """Versions whose weights learned from a data set: by their own run, or by one whose
-        version they started from. `data_digest` may be the beginning of a digest."""
+        """Versions whose weights learned from a data set: by their own run, or by one that this
+        builds on. `data_digest` may be the beginning of a digest."""
         # No hexadecimal digit comes after "f"; by an index, which LIKE does not use everywhere.
         digest = RunDomainRow.data_digest.between(data_digest, f"{data_digest}g")
         directly = select(RunDomainRow.run_id).where(digest)
@@ -107,18 +107,20 @@ class Versions:
             if any(name == pattern or fnmatchcase(name, pattern) for name in cases)
         ]
         silent = [run for run, cases in by_run.items() if not cases]
-        silent += self._runs_of_strangers(domain)
-        return self._that_come_from(_runs(saw), page, _runs(silent))
+        strangers = self._strangers(domain)
+        silent += [run for run, _ in strangers]
+        backbones = _of_unknown_makers([backbone for _, backbone in strangers])
+        return self._that_come_from(_runs(saw), page, _runs(silent), backbones)
 
-    def _runs_of_strangers(self, domain: str) -> list[str]:
+    def _strangers(self, domain: str) -> list[tuple[str, str]]:
         """Runs from bundles that may know a domain by what is not here: a base, or one trained
-        with theirs before the catalog had it."""
-        rows = select(VersionRow.run_id, VersionRow.metrics["bundle"])
+        with theirs before the catalog had it; and their backbones."""
+        rows = select(VersionRow.run_id, VersionRow.backbone_digest, VersionRow.metrics["bundle"])
         rows = rows.join(RunRow, RunRow.id == VersionRow.run_id).where(RunRow.directory == "")
         found = self._database.read(lambda session: session.execute(rows).all())
         return [
-            run
-            for run, origin in found
+            (run, backbone)
+            for run, backbone, origin in found
             if origin and (origin.get("base") or domain in origin.get("trained_with", ()))
         ]
 
@@ -144,9 +146,9 @@ class Versions:
         return self._that_come_from(either, page)
 
     def _that_come_from(
-        self, directly: Select[str], page: Page, silent: Select[str] | None = None
+        self, directly: Select[str], page: Page, *silent: Select[str]
     ) -> list[Lineage]:
-        known = building_on(directly, silent)
+        known = building_on(directly, *silent)
         rows = (
             select(
                 VersionRow.domain,
@@ -204,6 +206,14 @@ class Versions:
 
 def _runs(ids: list[str]) -> Select[str]:
     return select(RunRow.id).where(RunRow.id.in_(ids))
+
+
+def _of_unknown_makers(backbones: list[str]) -> Select[str]:
+    """Those that were only adapted to, as far as the catalog knows."""
+    made = select(VersionRow.backbone_digest).join(RunRow, RunRow.id == VersionRow.run_id)
+    made = made.where(RunRow.kind != "adapt", VersionRow.backbone_digest.in_(backbones))
+    rows = select(BackboneRow.digest).where(BackboneRow.digest.in_(backbones))
+    return rows.where(BackboneRow.digest.not_in(made))
 
 
 def find_version(session: Session, domain: str, number: int | None) -> VersionRow:

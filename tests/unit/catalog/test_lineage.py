@@ -116,6 +116,26 @@ def test_a_version_cannot_say_what_its_base_or_companion_knew_that_did_not_come_
     assert saw_case(trained, "heart", "P1_a") == [("heart:1", True), ("liver:1", None)]
 
 
+def test_what_builds_on_the_backbone_of_an_unknown_base_cannot_say_unless_its_maker_is_here(
+    trained: Catalog,
+    publish: Publish,
+    new_version: Callable[..., NewVersion],
+    new_run: Callable[..., RunRecord],
+) -> None:
+    metrics = {"bundle": {"base": "heart:7", "trained_with": ["liver"]}}
+    for name, backbone in (("unknown", "b"), ("here", "c")):
+        came = new_version(domain="liver", backbone_digest=backbone * 64, metrics=metrics)
+        stranger = {"kind": "adapt", "domains": ("liver",), "directory": ""}
+        trained.imports.take(came, new_run(id=name, **stranger))
+    publish("liver", "1", "b", "liver:1", kind="adapt")
+    publish("liver", "2", "d", "liver:1")
+    publish("heart", "3", "c")
+    cannot = [("liver:1", None), ("liver:2", None), ("liver:3", None), ("liver:4", None)]
+    assert saw_case(trained, "heart", "P7") == cannot
+    cannot[1] = ("liver:2", False)
+    assert saw_case(trained, "heart", "P3_a") == [("heart:1", True), *cannot]
+
+
 def test_versions_that_cannot_say_are_named_whatever_their_domain(
     trained: Catalog, publish: Publish
 ) -> None:
