@@ -98,7 +98,7 @@ class Versions:
         trained, or were watched, for plans and choices come of both.
 
         Besides, those that cannot say, as a run that they come from has noted no cases: it came in
-        a bundle, or is a coordinator's.
+        a bundle, or is a federation's, of which nobody knows what the other sites had.
         """
         by_run = self._cases_of_runs(domain)
         saw = [
@@ -110,7 +110,8 @@ class Versions:
         strangers = self._strangers(domain)
         silent += [run for run, _ in strangers]
         backbones = _of_unknown_makers([backbone for _, backbone in strangers])
-        return self._that_come_from(_runs(saw), page, _runs(silent), backbones)
+        runs = select(RunRow.id).where(or_(RunRow.id.in_(silent), RunRow.kind == "federate"))
+        return self._that_come_from(_runs(saw), page, runs, backbones)
 
     def _strangers(self, domain: str) -> list[tuple[str, str]]:
         """Runs from bundles that may know a domain by what is not here: a base, or one trained

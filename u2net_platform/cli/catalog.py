@@ -211,7 +211,7 @@ def case(
 ) -> None:
     """Which versions learned from a patient's case: by their own run, or through their backbone.
 
-    What came in a bundle, or was published by a coordinator, cannot say, nor what builds on it.
+    What came in a bundle or of a federation cannot say, nor what builds on it.
 
     \b
     Examples:

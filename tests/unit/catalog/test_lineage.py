@@ -136,6 +136,16 @@ def test_what_builds_on_the_backbone_of_an_unknown_base_cannot_say_unless_its_ma
     assert saw_case(trained, "heart", "P3_a") == [("heart:1", True), *cannot]
 
 
+def test_what_a_federation_made_cannot_say_of_cases_that_its_run_does_not_name(
+    trained: Catalog, publish: Publish
+) -> None:
+    publish("liver", "1", "b", kind="federate")  # as at a site
+    publish("liver", "2", "b", "liver:1", kind="adapt")
+    publish("liver", "3", "c")
+    assert saw_case(trained, "heart", "P7") == [("liver:1", None), ("liver:2", None)]
+    assert saw_case(trained, "liver", "P1_a") == [("liver:1", True), ("liver:2", False)]
+
+
 def test_versions_that_cannot_say_are_named_whatever_their_domain(
     trained: Catalog, publish: Publish
 ) -> None:
