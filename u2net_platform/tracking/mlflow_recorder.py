@@ -245,10 +245,13 @@ def answering(uri: str) -> Iterator[None]:
 def _may_pass(error: Exception) -> bool:
     """Whether it is worth asking again later: no answer, a fault of the server, too many asked."""
     from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import InterfaceError, OperationalError
 
     if isinstance(error, MlflowException):
         status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+    elif isinstance(error, RequestException):
+        status = 500 if error.response is None else error.response.status_code
     else:
-        response = getattr(error, "response", None)
-        status = 500 if response is None else response.status_code
-    return bool(status >= 500 or status == 429)
+        return isinstance(error, InterfaceError | OperationalError)
+    return status >= 500 or status == 429

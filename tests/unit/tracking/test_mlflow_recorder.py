@@ -13,11 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from mlflow import MlflowClient
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from u2net_platform.errors import CatalogUnreachable, NotWritable
 from u2net_platform.settings import Settings
-from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown
+from u2net_platform.tracking.mlflow_recorder import MLflowRecorder, TrackingDown, answering
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +134,21 @@ def test_a_database_that_is_down_is_found_at_once_and_its_password_is_not_told()
             MLflowRecorder(down, "x")
     assert time.monotonic() - began < 30  # MLflow by itself would try for 100 s
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (requests.ConnectionError("nobody there"), TrackingDown),
+        (OperationalError("SELECT 1", None, Exception("server closed")), TrackingDown),
+        (ProgrammingError("SELECT 1", None, Exception("no such table")), CatalogUnreachable),
+        (PermissionError(13, "Permission denied", "mlartifacts"), CatalogUnreachable),
+    ],
+)
+def test_only_a_server_that_does_not_answer_is_down(error: Exception, fault: type) -> None:
+    with pytest.raises(CatalogUnreachable) as caught, answering("postgresql://there/mlflow"):
+        raise error
+    assert type(caught.value) is fault
 
 
 def test_a_folder_of_artifacts_that_cannot_be_written_is_a_refusal(
