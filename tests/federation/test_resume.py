@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.errors import NothingToResume, QuorumNotReached, RoundTooLong
+from u2net_platform.errors import DiskFull, NothingToResume, QuorumNotReached, RoundTooLong
 from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.request import new_run
@@ -15,6 +15,7 @@ from u2net_platform.federation.state import State
 from u2net_platform.federation.status import read_status
 from u2net_platform.files import exclusive
 from u2net_platform.model.partition import tensors_digest
+from u2net_platform.tracking.recorder import NullRecorder
 from u2net_platform.training.trainer import Trainer
 
 
@@ -53,6 +54,24 @@ def test_a_run_stopped_after_any_round_ends_with_the_same_backbone(
         assert [one.number for one in rounds] == [1, 2, 3]
         digests.add(rounds[-1].backbone_digest)
     assert len(digests) == 1
+
+
+def test_how_a_run_ended_stands_also_where_it_cannot_be_told(
+    settings, new_site, new_request, monkeypatch
+) -> None:
+    class Full(NullRecorder):
+        def finish(self, status: str) -> None:
+            raise DiskFull(f"No room for {status}", "Free some.")
+
+    monkeypatch.setattr(Coordinator, "_recorder", lambda _: Full())
+    sites, notes = {"north": new_site("north", "apple")}, []
+    run = new_run(settings, new_request(*sites, rounds=1))
+    grid = Stops(sites)
+    grid.left = 0
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, notes.append).go()
+    assert Coordinator(settings, run, LocalGrid(sites), notes.append).go().run.status == "completed"
+    assert notes == ["No room for interrupted", "No room for completed"]
 
 
 def test_rows_that_a_kill_has_kept_back_come_with_the_resume(

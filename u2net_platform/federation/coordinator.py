@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -72,7 +72,7 @@ from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import PRODUCT, Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
-from u2net_platform.tracking.recorder import Recorder
+from u2net_platform.tracking.recorder import Recorder, report_end
 from u2net_platform.workflows.publish import stored_weights
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import LOCK_FILE
@@ -139,17 +139,20 @@ class Coordinator:
                 at_sites = self._finish(state)
                 versions = self._publish(state)
             except BaseException as error:
-                stopped = isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
-                if isinstance(error, Interrupted):
-                    error.hint = f"Go on with: {how_to_resume(self._run_id)}"
-                status = "interrupted" if stopped else "failed"
-                self._catalog.runs.update(self._run_id, status, state.round)  # type: ignore[arg-type]
-                recorder.finish(status)  # type: ignore[arg-type]
+                self._end(error, state.round, recorder)
                 raise
             run = self._catalog.runs.update(self._run_id, "completed", state.round)
-            recorder.finish("completed")
+            report_end(lambda: recorder.finish("completed"), self._on_note)
             keep_registered(self._settings, [one.domain for one in versions], self._on_note)
             return Federated(run, versions, at_sites)
+
+    def _end(self, error: BaseException, reached: int, recorder: Recorder) -> None:
+        if isinstance(error, Interrupted):
+            error.hint = f"Go on with: {how_to_resume(self._run_id)}"
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
+        status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
+        report_end(lambda: self._catalog.runs.update(self._run_id, status, reached), self._on_note)
+        report_end(lambda: recorder.finish(status), self._on_note)
 
     # Beginning
 

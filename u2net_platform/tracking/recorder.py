@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
+
+from u2net_platform.errors import U2NetError
 
 Outcome = Literal["completed", "interrupted", "failed"]
 
@@ -38,3 +41,11 @@ class NullRecorder:
     def log_text(self, text: str, name: str) -> None: ...
 
     def finish(self, status: Outcome) -> None: ...
+
+
+def report_end(tell: Callable[[], object], on_note: Callable[[str], None]) -> None:
+    """Tell how a run has ended; that this fails is no other end of it, and a note."""
+    try:
+        tell()
+    except U2NetError as error:
+        on_note(error.message)

@@ -24,7 +24,6 @@ from u2net_platform.errors import (
     IncompatibleParts,
     Interrupted,
     NothingToResume,
-    U2NetError,
 )
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.inference.device import choose_device
@@ -35,7 +34,7 @@ from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
-from u2net_platform.tracking.recorder import Recorder
+from u2net_platform.tracking.recorder import Recorder, report_end
 from u2net_platform.training.trainer import Options, Trainer, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, find_added
 from u2net_platform.workflows.compatibility import geometry_of
@@ -228,8 +227,8 @@ class _Run:
         run = self.catalog.runs.update(self.run_id, "completed", step)
         published = [version.model_dump(mode="json") for version in versions]
         text = json.dumps(published, indent=2)
-        _report(lambda: self.recorder.log_text(text, "versions.json"), watcher)
-        _report(lambda: self.recorder.finish("completed"), watcher)
+        report_end(lambda: self.recorder.log_text(text, "versions.json"), watcher.on_note)
+        report_end(lambda: self.recorder.finish("completed"), watcher.on_note)
         keep_registered(self.settings, self.request.domains, watcher.on_note)
         return Finished(run, versions, trainer.curves)
 
@@ -238,8 +237,8 @@ class _Run:
             error.hint = f"Go on with: u2net train --resume {self.run_id}"
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         status: Literal["interrupted", "failed"] = "interrupted" if stopped else "failed"
-        _report(lambda: self.catalog.runs.update(self.run_id, status, step), watcher)
-        _report(lambda: self.recorder.finish(status), watcher)
+        report_end(lambda: self.catalog.runs.update(self.run_id, status, step), watcher.on_note)
+        report_end(lambda: self.recorder.finish(status), watcher.on_note)
 
     def _take_up(self, trainer: Trainer) -> None:
         try:
@@ -304,14 +303,6 @@ class _Run:
                 new = new_version(trainer.network, one, self.run_id, store, device, metrics)
                 known[name] = self.catalog.versions.publish(new)
         return tuple(known[name] for name in self.request.domains)
-
-
-def _report(tell: Callable[[], object], watcher: Watcher) -> None:
-    """Tell how a run has ended; that this fails is no other end of it, and a note."""
-    try:
-        tell()
-    except U2NetError as error:
-        watcher.on_note(error.message)
 
 
 def architecture_of(request: Request) -> Architecture:
