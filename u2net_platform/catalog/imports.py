@@ -108,9 +108,11 @@ def _find_or_add_run(session: Session, run: RunRecord, domain: str) -> str:
             row = add_run(session, run.model_copy(update={"id": name, "domains": ()}))
         elif not _is(run_record(row), run, domain):
             continue
-        # Domains that were not known when a part of the run came before.
-        there = {member.domain for member in row.members}
-        row.members += members_of(session, run, known - there)
+        # Domains that were not known when a part of the run came before. One that was made here
+        # has all of its own.
+        if row.directory == run.directory:
+            there = {member.domain for member in row.members}
+            row.members += members_of(session, run, known - there)
         return name
     raise Conflict(
         f"The catalog has other runs under both names of run {run.id}, {name} being the second",
@@ -120,5 +122,4 @@ def _find_or_add_run(session: Session, run: RunRecord, domain: str) -> str:
 
 def _is(found: RunRecord, wanted: RunRecord, domain: str) -> bool:
     same = found.model_dump(include=OF_A_RUN) == wanted.model_dump(include=OF_A_RUN)
-    # A run that was made here has all its domains: a bundle adds none to it.
     return same and (domain in found.domains or found.directory == wanted.directory)

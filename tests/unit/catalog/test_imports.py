@@ -98,6 +98,8 @@ def test_no_bundle_adds_a_domain_to_a_run_that_was_made_here(
     foreign = made.model_copy(update={"domains": ("liver", "heart", "spleen"), "directory": ""})
     taken = trained.imports.take(new_version(domain="spleen"), foreign)
     assert taken.record.run_id.startswith("run-1-")
+    taken = trained.imports.take(new_version(domain="heart"), foreign)
+    assert taken.record.run_id == "run-1"
     assert trained.runs.get("run-1") == made
 
 
