@@ -66,9 +66,10 @@ def collect_garbage(
     named = _named(catalogs)
     nameless = [path for path in stored if path.stem not in named]
     left += [path for path in weights if path.name.startswith(TEMPORARY)]
-    garbage = _removed(nameless + left, grace_hours / 24, dry_run)
     if prepared_days is not None:
         _refuse_runs_at_work(settings)
+    garbage = _removed(nameless + left, grace_hours / 24, dry_run)
+    if prepared_days is not None:
         cases = [path for path in settings.prepared_dir.glob("*/*") if KEY.fullmatch(path.name)]
         garbage += _removed(sorted(cases), prepared_days, dry_run)
     return garbage

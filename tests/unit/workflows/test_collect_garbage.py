@@ -131,9 +131,10 @@ def test_prepared_cases_that_nobody_used_for_days_are_removed_on_request(
         found = collect_garbage(settings, dry_run=False, prepared_days=days)
         return [one.path for one in found if one.path.suffix != ".safetensors"]
 
-    assert removed(None) == []
     with exclusive(settings.runs_dir / "one" / LOCK_FILE), pytest.raises(Conflict, match="one"):
         removed(30)
+    assert (settings.weights_dir / f"{stray}.safetensors").exists()
+    assert removed(None) == []
     assert removed(30) == [unused.directory]
     assert store.find(plugin, plan, cases[0]) == used
     assert store.find(plugin, plan, cases[2]) is None
