@@ -64,7 +64,7 @@ from u2net_platform.federation.messages import (
     unpack,
 )
 from u2net_platform.federation.request import how_to_resume, request_of
-from u2net_platform.federation.state import STATE_FILE, State
+from u2net_platform.federation.state import State
 from u2net_platform.files import exclusive
 from u2net_platform.model.network import build_network
 from u2net_platform.model.partition import BACKBONE
@@ -75,7 +75,7 @@ from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder, report_end
 from u2net_platform.workflows.publish import stored_weights
 from u2net_platform.workflows.register import keep_registered
-from u2net_platform.workflows.request import LOCK_FILE
+from u2net_platform.workflows.request import LOCK_FILE, STATE_FILE
 from u2net_platform.workflows.train import topology_of
 
 LARGEST_BATCH = 4  # times the voxels of the recipe, where a site's plan declares its own

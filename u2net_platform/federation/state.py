@@ -17,8 +17,6 @@ from u2net_platform.training.checkpoint import (
     without_prefix,
 )
 
-STATE_FILE = "federation.safetensors"
-
 
 @dataclass
 class State:

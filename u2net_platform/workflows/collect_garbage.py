@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from stat import S_ISREG
 
@@ -15,7 +16,7 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.errors import CatalogBehind, Conflict
 from u2net_platform.files import TEMPORARY, is_held, storage_errors
 from u2net_platform.settings import Settings
-from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, is_abandoned
+from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, STATE_FILE, is_abandoned
 
 # A version's files are there before its row: what is younger may belong to one being published.
 GRACE_HOURS = 24.0
@@ -91,8 +92,8 @@ def _own_catalog(settings: Settings) -> Catalog:
 def _refuse_runs_of_others(settings: Settings, catalogs: Sequence[Catalog]) -> None:
     """Where a run was begun here with another catalog, that one names weights here too."""
     known = {run.id for one in catalogs for run in one.runs.list()}
-    begun = sorted(file.parent for file in settings.runs_dir.glob(f"*/{REQUEST_FILE}"))
-    for folder in begun:
+    files = (settings.runs_dir.glob(f"*/{name}") for name in (REQUEST_FILE, STATE_FILE))
+    for folder in sorted(file.parent for file in chain(*files)):
         if folder.name not in known and is_abandoned(settings, folder.name):
             raise Conflict(
                 f"The run {folder} is of another catalog, which may name weights here as well",

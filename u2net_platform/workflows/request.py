@@ -16,6 +16,7 @@ from u2net_platform.training.recipe import Recipe
 
 REQUEST_FILE = "run.json"
 LOCK_FILE = "lock"  # held while a process works on the run
+STATE_FILE = "federation.safetensors"  # a coordinator's, once the catalog has its run
 
 
 class Request(BaseModel):

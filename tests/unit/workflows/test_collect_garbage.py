@@ -22,7 +22,7 @@ from u2net_platform.files import exclusive
 from u2net_platform.settings import Settings
 from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 from u2net_platform.workflows.collect_garbage import collect_garbage
-from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE
+from u2net_platform.workflows.request import LOCK_FILE, REQUEST_FILE, STATE_FILE
 
 
 @pytest.fixture
@@ -163,10 +163,11 @@ def test_with_a_catalog_that_names_nothing_all_weights_stay(
     assert sorted(settings.weights_dir.iterdir()) == before
 
 
-def test_where_another_catalog_has_a_run_all_weights_stay(settings, stray: str) -> None:
+@pytest.mark.parametrize("file", [REQUEST_FILE, STATE_FILE])
+def test_where_another_catalog_has_a_run_all_weights_stay(settings, stray: str, file: str) -> None:
     version = Catalog.open(settings.database_url).find("bright")
     for run in (version.run_id, "20260131-120000-1a2b"):
-        for name in (REQUEST_FILE, LOCK_FILE):
+        for name in (file, LOCK_FILE):
             (settings.runs_dir / run / name).parent.mkdir(parents=True, exist_ok=True)
             (settings.runs_dir / run / name).write_text("{}")
     with pytest.raises(Conflict, match="1a2b is of another catalog"):
