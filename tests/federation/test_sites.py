@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import shutil
 import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,9 @@ from u2net_platform.cli.app import app
 from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, NotWritable
 from u2net_platform.federation import guarded_client, keys, preflight
 from u2net_platform.federation.keys import create_authority
+from u2net_platform.federation.messages import Ask
 from u2net_platform.federation.request import FederationRequest, new_run, request_of
+from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_config import SiteConfig
 from u2net_platform.federation.site_folder import (
     approve,
@@ -33,8 +37,10 @@ from u2net_platform.federation.site_folder import (
 from u2net_platform.federation.status import read_status
 from u2net_platform.federation.superlink import SuperLink, init_superlink
 from u2net_platform.files import exclusive
+from u2net_platform.settings import PRODUCT
 from u2net_platform.tracking.mlflow_recorder import find_run
 from u2net_platform.training.recipe import Recipe
+from u2net_platform.workflows.collect_garbage import collect_garbage
 from u2net_platform.workflows.request import LOCK_FILE
 
 
@@ -77,6 +83,19 @@ def test_a_broken_site_is_refused_with_the_reason(tmp_path: Path, text: str) -> 
     (tmp_path / "site.toml").write_text(text)
     with pytest.raises(InvalidSite, match=r"site\.toml"):
         SiteConfig.load(tmp_path)
+
+
+def test_cases_that_a_site_uses_order_after_order_are_no_garbage(new_site) -> None:
+    site = Site(new_site("north", "apple"))
+    ask = Ask(run="20260131-120000-1a2b", fold=0, batch_voxels=4096, release=version(PRODUCT))
+    site.describe(ask)
+    cases = list(site.settings.prepared_dir.glob("apple/*/"))
+    for path in [file for case in cases for file in (case, *case.iterdir())]:
+        os.utime(path, (0, 0))
+    garbage = collect_garbage(site.settings, dry_run=True, prepared_days=1)
+    assert {one.path for one in garbage} == set(cases)
+    site.describe(ask)
+    assert collect_garbage(site.settings, dry_run=True, prepared_days=1) == []
 
 
 def test_sites_are_found_by_name(tmp_path: Path) -> None:

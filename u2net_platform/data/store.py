@@ -112,7 +112,7 @@ class PreparedStore:
             how = plugin.spec.geometry.label_interpolation
             with atomic_directory(directory) as folder:
                 _write(folder, prepared, resample_labels(labels, prepared.grid, how), parts)
-        _note_use(directory)
+        note_use(directory)
         return PreparedCase(case.id, directory)
 
     def find(self, plugin: DomainPlugin, plan: Plan, case: Case) -> PreparedCase | None:
@@ -123,7 +123,7 @@ class PreparedStore:
             return None
         if not directory.exists():
             return None
-        _note_use(directory)
+        note_use(directory)
         return PreparedCase(case.id, directory)
 
     def _directory(self, plugin: DomainPlugin, parts: dict[str, str]) -> Path:
@@ -131,7 +131,7 @@ class PreparedStore:
         return self.root / plugin.name / key
 
 
-def _note_use(directory: Path) -> None:
+def note_use(directory: Path) -> None:
     """So that what nobody uses any more can be told; on another user's, it is left."""
     with suppress(OSError):
         os.utime(directory / "meta.json")

@@ -25,6 +25,7 @@ from u2net_platform.catalog.records import RunRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.data.plan import Plan
 from u2net_platform.data.splits import splitter
+from u2net_platform.data.store import note_use
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.errors import (
     Conflict,
@@ -258,6 +259,8 @@ class Site:
                     plan,
                 )
             found[name] = self._prepared[key]
+            for case in (*found[name].training, *found[name].validation):
+                note_use(case.directory)
         return found
 
     def _require_same_data(self, run: str, prepared: Mapping[str, PreparedDomain]) -> None:
