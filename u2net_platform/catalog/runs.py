@@ -58,6 +58,10 @@ class Runs:
         """Raises UnknownRecord."""
         return self._database.read(lambda session: run_record(_find(session, run_id)))
 
+    def ids(self) -> set[str]:
+        """Those of all runs."""
+        return self._database.read(lambda session: set(session.scalars(select(RunRow.id))))
+
     def list(self, page: Page = EVERYTHING) -> list[RunRecord]:
         """All runs, the latest first."""
         rows = select(RunRow).order_by(RunRow.started_at.desc(), RunRow.id)

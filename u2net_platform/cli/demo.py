@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from u2net_platform.cli.output import Json, emit
-from u2net_platform.cli.run_options import finite
+from u2net_platform.cli.run_options import Seed, finite
 from u2net_platform.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def demo(
         float | None,
         typer.Option(min=0.1, callback=finite, help="For training; 3, or 20 with --data."),
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Decides volumes, weights and batches.")
-    ] = 0,
+    seed: Seed = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     _json: Json = False,
 ) -> None:

@@ -55,30 +55,29 @@ def collect_garbage(
     weights = sorted(settings.weights_dir.glob("*"))
     left = sorted(settings.prepared_dir.glob(f"*/{TEMPORARY}*"))
     catalogs = [Catalog.open(settings.database_url)]
+    named = _named(catalogs[0])
     stored = [path for path in weights if WEIGHTS.fullmatch(path.name)]
-    if stored and not _named(catalogs):
+    if stored and not named:
         raise Conflict(
             f"The catalog names no version, but {settings.weights_dir} has weights",
             "Set U2NET_CATALOG_URL to their catalog, or remove the folder by hand.",
         )
-    if settings.catalog_file.exists():  # of before U2NET_CATALOG_URL named another
+    if settings.catalog_url and settings.catalog_file.exists():  # of before that was set
         catalogs.append(_own_catalog(settings))
+        named |= _named(catalogs[1])
     _refuse_runs_of_others(settings, catalogs)
-    named = _named(catalogs)
     nameless = [path for path in stored if path.stem not in named]
     left += [path for path in weights if path.name.startswith(TEMPORARY)]
+    unused = [(nameless + left, grace_hours / 24)]
     if prepared_days is not None:
         _refuse_runs_at_work(settings)
-    garbage = _removed(nameless + left, grace_hours / 24, dry_run)
-    if prepared_days is not None:
         cases = [path for path in settings.prepared_dir.glob("*/*") if KEY.fullmatch(path.name)]
-        garbage += _removed(sorted(cases), prepared_days, dry_run)
-    return garbage
+        unused.append((sorted(cases), prepared_days))
+    return [one for paths, days in unused for one in _removed(paths, days, dry_run)]
 
 
-def _named(catalogs: Sequence[Catalog]) -> set[str]:
-    found = [(one.versions.digests_of_files(), one.federations.backbones()) for one in catalogs]
-    return set[str]().union(*(digests for each in found for digests in each))
+def _named(catalog: Catalog) -> set[str]:
+    return catalog.versions.digests_of_files() | catalog.federations.backbones()
 
 
 def _own_catalog(settings: Settings) -> Catalog:
@@ -91,7 +90,7 @@ def _own_catalog(settings: Settings) -> Catalog:
 
 def _refuse_runs_of_others(settings: Settings, catalogs: Sequence[Catalog]) -> None:
     """Where a run was begun here with another catalog, that one names weights here too."""
-    known = {run.id for one in catalogs for run in one.runs.list()}
+    known = set[str]().union(*(one.runs.ids() for one in catalogs))
     files = (settings.runs_dir.glob(f"*/{name}") for name in (REQUEST_FILE, STATE_FILE))
     for folder in sorted(file.parent for file in chain(*files)):
         if folder.name not in known and is_abandoned(settings, folder.name):
