@@ -96,6 +96,8 @@ def gc(
 ) -> None:
     """Remove weights that no version names, and what killed processes left half-written.
 
+    With --prepared-days also prepared cases; a run that needs them again prepares them.
+
     \b
     Examples:
       u2net catalog gc --dry-run
