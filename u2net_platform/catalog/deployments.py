@@ -6,7 +6,6 @@ Rows are only ever added. The newest of a slot (domain, alias, site) is what is 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.orm import Session
@@ -219,9 +218,9 @@ class Deployments:
         site: str | None,
         page: Page,
     ) -> list[DeploymentRecord]:
-        wanted: dict[str, Any] = {"domain": domain, "alias": alias, "site": site}
-        rows = rows.filter_by(**{key: text for key, text in wanted.items() if text is not None})
-
+        row = DeploymentRow
+        wanted = ((row.domain, domain), (row.alias, alias), (row.site, site))
+        rows = rows.where(*(column == text for column, text in wanted if text is not None))
         part = rows.limit(page.limit).offset(page.offset)
 
         def query(session: Session) -> list[DeploymentRecord]:

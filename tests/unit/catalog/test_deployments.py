@@ -215,6 +215,7 @@ def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(
     five.deployments.rollback(NORTH, "ann")
     assert found(alias="trial") == everything[2:3]
     assert found(backbone="b" * 8) == [everything[0], *everything[2:]]
+    assert found(domain="liver", backbone="b" * 8) == everything[3:]
     assert found(page=Page(limit=2, offset=1)) == everything[1:3]
 
 
