@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,9 @@ from u2net_platform.errors import UnsupportedFormat
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from u2net_platform.data.dataset import Case
     from u2net_platform.evaluation.report import Report
+    from u2net_platform.workflows.versions import LoadedVersion
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 
@@ -179,7 +182,6 @@ def evaluate(
         new_files,
         require_apart,
         require_other_data,
-        sheet_rows,
     )
     from u2net_platform.workflows.labeller import Labeller
     from u2net_platform.workflows.predict import cases_failed
@@ -205,7 +207,7 @@ def evaluate(
     require_apart(parts)
     if labels:  # before the work of the first version
         new_files(labels, [case for _, chosen in parts for case in chosen])
-    reports = []
+    reports, scored = [], set[str]()
     for loaded, chosen in parts:
         record = loaded.record
         with progress(f"Evaluating {record.reference}", len(chosen)) as done:
@@ -214,21 +216,32 @@ def evaluate(
             keep_scores(catalog, record, report, keep)
         elif cases is Part.test and data is None and limit is None and not mirror:
             keep_scores(catalog, record, report)
-            keep_registered(settings, [record.domain], talk)
+            scored.add(record.domain)
         reports.append(report)
     report = Report.pooled(reports)
     if output:
         write_text(output, _document(report, output))
         talk(f"Wrote {output}")
     if pictures:
-        from u2net_platform.evaluation.pictures import write_sheet
-
-        by_id = {case.id: (loaded, case) for loaded, chosen in parts for case in chosen}
-        if worst := [by_id[name] for name in report.worst(5)]:
-            write_sheet(pictures, sheet_rows(worst), {})
-        talk(f"Wrote {pictures}" if worst else "No case has scores, so there are no pictures")
+        _write_pictures(pictures, parts, report)
     reasons = {case.case_id: case.error for case in report.cases if case.error}
-    emit(report.document(), _scores, cases_failed(reasons, len(report.cases)))
+    try:
+        emit(report.document(), _scores, cases_failed(reasons, len(report.cases)))
+    finally:
+        if scored:
+            keep_registered(settings, scored, talk)
+
+
+def _write_pictures(
+    target: Path, parts: Sequence[tuple[LoadedVersion, Sequence[Case]]], report: Report
+) -> None:
+    from u2net_platform.evaluation.pictures import write_sheet
+    from u2net_platform.workflows.evaluate import sheet_rows
+
+    by_id = {case.id: (loaded, case) for loaded, chosen in parts for case in chosen}
+    if worst := [by_id[name] for name in report.worst(5)]:
+        write_sheet(target, sheet_rows(worst), {})
+    talk(f"Wrote {target}" if worst else "No case has scores, so there are no pictures")
 
 
 def _check_different(domains: list[str]) -> None:

@@ -17,6 +17,7 @@ from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.imaging.volume import write_array
 from u2net_platform.inference.device import choose_device
+from u2net_platform.workflows import register
 from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.versions import load_predictor
 
@@ -212,16 +213,32 @@ def test_evaluate_scores_the_test_cases_and_keeps_the_scores(added, tmp_path) ->
     assert len(list(csv.DictReader(target.open()))) == 3
 
 
+def test_scores_are_shown_before_mlflow_is_told_also_where_a_case_failed(
+    added, bright_data, monkeypatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(register, "keep_registered", interrupted)
+    (bright_data / "imagesTr" / "case_1.nii.gz").write_bytes(b"")
+    result = run("evaluate", "bright", "--json")
+    assert result.exit_code == 130, result.output
+    assert json.loads(result.stdout)["data"]["mean"]["failures"] == 1
+
+
 def test_versions_of_other_folds_are_scored_as_one(
-    added, settings, publish_bright, bright_data, tmp_path
+    added, settings, publish_bright, bright_data, tmp_path, monkeypatch
 ) -> None:
     split = {"test": ["case_3", "case_4"], "validation": [], "training": ["case_0"]}
     seen = {"bright": {"split": split}}
     first = added.runs.get(added.find("bright:1").run_id)
     added.runs.create(first.model_copy(update={"id": "other", "fold": 2, "fingerprints": seen}))
     publish_bright(bright_data, run_id="other")
+    told = []
+    monkeypatch.setattr(register, "keep_registered", lambda _, domains, __: told.append(domains))
     result = run("evaluate", "bright:1", "bright:2", "--pictures", tmp_path / "a.png", "--json")
     assert result.exit_code == 0, result.output
+    assert told == [{"bright"}]
     report = json.loads(result.stdout)["data"]
     assert report["version"] == "bright:1, bright:2"
     assert [case["case_id"] for case in report["cases"]] == [f"case_{k}" for k in range(5)]
