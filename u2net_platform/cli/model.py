@@ -182,14 +182,21 @@ def parameters(
       u2net model parameters
       u2net model parameters heart liver hippocampus prostate pancreas --json
     """
-    from u2net_platform.domains.discovery import discover
+    from u2net_platform.domains.discovery import discover, find_plugin
+    from u2net_platform.settings import Settings
     from u2net_platform.workflows.add_domain import find_added
     from u2net_platform.workflows.parameters import network_sizes
 
-    settings, catalog = open_home()
-    names = domains or [one.name for one in discover(settings) if one.source == "bundled"]
-    specs = [find_added(name, settings, catalog).working.spec for name in names]
-    emit({"domains": names, "networks": network_sizes(specs)}, _sizes)
+    if domains:  # one of them may have been added from a folder of its own
+        settings, catalog = open_home()
+        found = [find_added(name, settings, catalog) for name in domains]
+    else:
+        settings = Settings()
+        bundled = [one.name for one in discover(settings) if one.source == "bundled"]
+        found = [find_plugin(name, settings) for name in bundled]
+    specs = [one.working.spec for one in found]
+    data = {"domains": [one.name for one in found], "networks": network_sizes(specs)}
+    emit(data, _sizes)
 
 
 def _verifications(data: dict[str, Any]) -> Table:

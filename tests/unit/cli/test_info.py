@@ -33,6 +33,15 @@ def test_info_names_version_and_places_without_passwords(
     assert "secret" not in CliRunner().invoke(app, ["info"]).output
 
 
+def test_weights_of_bundled_plugins_are_counted_without_a_catalog(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("U2NET_CATALOG_URL", "sqlite:////dev/null/catalog.db")
+    result = CliRunner().invoke(app, ["model", "parameters", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "heart" in json.loads(result.stdout)["data"]["domains"]
+
+
 @pytest.mark.parametrize(("status", "exit_code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_doctor_ends_with_1_only_if_something_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, status: str, exit_code: int
