@@ -71,3 +71,29 @@ def test_a_base_passes_on_its_backbone_and_not_the_domain_that_was_adapted_to_it
     published(catalog, "heart", "b", "adapted", base="spleen:1")
     liver = published(catalog, "liver", "b", "third", base="heart:1")
     assert learned_cases(catalog, [liver]) == {"spleen": {"first"}, "liver": {"third"}}
+
+
+def test_the_catalog_s_query_leads_on_exactly_where_this_leads_back(catalog: Catalog) -> None:
+    published(catalog, "heart", "b", "first")
+    published(catalog, "liver", "b", "beside")
+    published(catalog, "spleen", "b", "adapted", base="heart:1")
+    published(catalog, "liver", "b", "on-adapted", base="spleen:1")
+    published(catalog, "heart", "c", "further", base="liver:2")
+    published(catalog, "spleen", "d", "warm", starts={"spleen": "spleen:1"})
+    published(catalog, "heart", "d", "both", base="spleen:2", starts={"heart": "heart:2"})
+    published(catalog, "liver", "e", "alone")
+    versions = catalog.versions.list()
+    back = {
+        (case, one.reference)
+        for one in versions
+        for cases in learned_cases(catalog, [one]).values()
+        for case in cases
+    }
+    on = {
+        (case, found.version)
+        for one in versions
+        for case in catalog.runs.get(one.run_id).cases(one.domain, "training")
+        for found in catalog.versions.that_saw_case(one.domain, case)
+    }
+    assert on == back
+    assert {name for case, name in on if case == "adapted"} == {"spleen:1", "spleen:2", "heart:3"}
