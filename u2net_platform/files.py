@@ -35,11 +35,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary = Path(name)
         try:
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             # mkstemp makes the file private; the target gets what the user's umask allows.
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -60,14 +60,14 @@ def atomic_directory(target: Path) -> Iterator[Path]:
         try:
             yield temporary
             for path in temporary.iterdir():
-                _sync(path)
+                sync(path)
             temporary.chmod(0o777 & ~_umask())
             try:
                 temporary.rename(target)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -180,7 +180,8 @@ def _storage_error(target: Path, error: OSError) -> StorageError:
     )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the system put a file or folder on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

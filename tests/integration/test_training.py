@@ -98,12 +98,17 @@ def whole(settings: Settings) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def killed(settings: Settings, whole: Finished, catalog: Catalog) -> str:
-    """The id of a run like it that was killed."""
+def killed(catalog: Catalog) -> str:
+    """The id of a run like it that was killed, and that no test goes on with."""
+    return kill(catalog)
+
+
+def kill(catalog: Catalog) -> str:
+    known = {run.id for run in catalog.runs.list()}
     process = u2net(*TRAIN, "--cycles", str(CYCLES), "--workers", "1", before=DIES)
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
-    (run,) = [run for run in catalog.runs.list() if run.id != whole.run.id]
+    (run,) = [run for run in catalog.runs.list() if run.id not in known]
     assert run.status == "running"
     assert (Path(run.directory) / CHECKPOINT_FILE).exists()
     return run.id
@@ -216,15 +221,15 @@ def test_a_run_whose_plugin_has_changed_is_not_resumed(settings: Settings, kille
 
 
 def test_a_killed_run_that_is_resumed_reaches_the_weights_of_one_that_was_not(
-    settings: Settings, whole: Finished, killed: str, catalog: Catalog
+    settings: Settings, whole: Finished, catalog: Catalog
 ) -> None:
+    killed = kill(catalog)
     process = u2net("train", "--resume", killed, "--json")
     answer, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     data = json.loads(answer)["data"]
     assert (data["runs"][0]["status"], data["runs"][0]["step"]) == ("completed", 2 * CYCLES)
-    versions = tuple(catalog.versions.get(name, 2) for name in ("ball", "twin"))
-    assert {version.run_id for version in versions} == {killed}
+    versions = tuple(catalog.versions.by_run(killed))
     assert digests(versions) == digests(whole.versions)
     with pytest.raises(NothingToResume, match="completed"):
         resume(settings, killed, Silent(), ignore)

@@ -617,6 +617,16 @@ def test_a_run_that_another_process_works_on_is_busy_and_stops_when_told(site) -
     no_leftovers(site.home)
 
 
+def test_a_hangup_that_nohup_has_ignored_ends_nothing() -> None:
+    code = (
+        "import os, signal; from u2net_platform.workflows import doctor;"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "doctor.examine = lambda _: os.kill(os.getpid(), signal.SIGHUP) or [];"
+        "from u2net_platform.cli import main; main()"
+    )
+    assert python(code, "doctor").returncode == 0
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_other_signals_end_any_command_as_ctrl_c_does(name: str) -> None:
     code = (

@@ -29,7 +29,7 @@ from u2net_platform.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from u2net_platform.files import atomic_path, write_text
+from u2net_platform.files import atomic_path, sync
 from u2net_platform.imaging.grid import Grid, Spacing, orientation, triple
 from u2net_platform.imaging.nifti import check_nifti, contradiction_mm, places_by_sform, unreadable
 
@@ -180,16 +180,19 @@ def write_labels(
 
     Raises:
         UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
-        NotWritable, DiskFull: with the file named.
+        NotWritable, DiskFull: with the file named; what was there before stays.
     """
     legend = legend_of(path)
     values = {str(value): name for value, name in enumerate(("background", *names))}
     with atomic_path(path) as temporary:
         _write_whole(temporary, path, labels.array[None], labels.grid)
-        # After a full disk or a kill, labels are never there with the words of others, or without:
-        # they would be taken for done, or be nobody knows whose.
-        path.unlink(missing_ok=True)
-        write_text(legend, json.dumps({"labels": values, **about}, indent=2) + "\n")
+        with atomic_path(legend) as words:
+            words.write_text(json.dumps({"labels": values, **about}, indent=2) + "\n", "utf-8")
+            for file in (temporary, words):
+                sync(file)
+            # No lack of room from here on. After a kill labels are never there without words, or
+            # with those of others: they would be nobody knows whose, or be taken for done.
+            path.unlink(missing_ok=True)
 
 
 def legend_of(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,22 +253,27 @@ def test_a_full_disk_leaves_what_was_there(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.labels.json", "a.nii"]
 
 
+@pytest.mark.parametrize("step", range(1, 8))
 def test_labels_are_never_there_with_the_words_of_others(
-    tmp_path: Path, blob, oblique: Grid, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, blob, oblique: Grid, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     path = tmp_path / "a.nii"
     write_labels(path, blob(oblique), (), {"version": "heart:1"})
-    sync = files._sync
+    sync, calls = files.sync, []
 
     def stopped(target: Path) -> None:
-        if target.suffix == ".nii":
+        calls.append(target)
+        if len(calls) == step:
             raise KeyboardInterrupt
         sync(target)
 
-    monkeypatch.setattr(files, "_sync", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    for module in (files, volume_module):
+        monkeypatch.setattr(module, "sync", stopped)
+    with pytest.raises(KeyboardInterrupt) if step < 7 else nullcontext():
         write_labels(path, blob(oblique), (), {"version": "heart:2"})
-    assert not path.exists() or "heart:1" in (tmp_path / "a.labels.json").read_text()
+    words = (tmp_path / "a.labels.json").read_text()
+    assert not path.exists() or ("heart:1" in words) == (step < 3)
+    assert len(calls) == min(step, 6)
 
 
 def test_a_folder_has_no_header_and_no_complaint(

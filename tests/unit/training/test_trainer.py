@@ -222,6 +222,18 @@ def test_a_batch_for_which_the_gpu_has_no_room_is_told_with_the_remedy(
     assert "--batch-voxels" in caught.value.hint
 
 
+def test_memory_that_training_has_freed_goes_back_however_it_ends(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(module, "give_back_freed_memory", lambda: given.append(1))
+    make_trainer(cycles=1).run(spectator(), NullRecorder())
+    stopped = spectator(after_step=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        make_trainer("other").run(stopped, NullRecorder())
+    assert len(given) == 2
+
+
 def test_without_a_checkpoint_there_is_nothing_to_resume(make_trainer: MakeTrainer) -> None:
     with pytest.raises(NothingToResume):
         make_trainer("never").resume()

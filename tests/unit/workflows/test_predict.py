@@ -348,6 +348,18 @@ def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
     assert "has 2 channels" in twice.message
 
 
+def test_a_seg_is_done_by_its_own_version_however_long_the_name_of_that_is(
+    bright_predictor, study, write_series, scan, tmp_path
+) -> None:
+    series = write_series(tmp_path / "series", scan.array[0].round(), scan.grid, "MR")
+    labeller = Labeller(bright_predictor, f"{'b' * 63}:12")  # DICOM keeps 64 characters
+    target = tmp_path / "a.dcm"
+    for existing, count in (("refuse", 1), ("skip", 0)):
+        found = predict_paths([labeller], series, target, lambda _: None, existing)
+        assert failure_of(found) is None
+        assert len(found) == count
+
+
 def test_domains_of_several_modalities_are_not_given_the_series_of_the_first(
     bright_predictor, study, tmp_path
 ) -> None:
