@@ -115,4 +115,4 @@ def test_what_is_not_there_is_said(settings) -> None:
         u2net_platform.load("nose")
     with pytest.raises(AttributeError, match="nose"):
         u2net_platform.nose  # noqa: B018
-    assert u2net_platform.Catalog.open(settings.database_url).domains.list() == []
+    assert u2net_platform.Catalog.open().domains.list() == []  # of the home

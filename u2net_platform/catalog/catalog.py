@@ -17,6 +17,7 @@ from u2net_platform.catalog.references import parse_reference
 from u2net_platform.catalog.runs import Runs
 from u2net_platform.catalog.tables import HEAD_REVISION
 from u2net_platform.catalog.versions import Versions
+from u2net_platform.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,16 @@ class Catalog:
         return self.deployments.version_in_service(slot)
 
     @classmethod
-    def open(cls, url: str) -> Catalog:
+    def open(cls, url: str | None = None) -> Catalog:
         """Open a catalog; an SQLite database that is new or empty is made ready first.
+
+        url: of SQLAlchemy; that of the environment (`U2NET_*`) if None.
 
         Raises:
             CatalogBehind: the database is older or newer than this program.
             CatalogUnreachable, NotWritable, DiskFull: with the password of `url` hidden.
         """
+        url = url or Settings().database_url
         database = Database(url)
         database.make_folder()
         revision, empty = _state(database)

@@ -9,6 +9,7 @@ import typer
 
 from u2net_platform.cli.home import open_catalog, open_home
 from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
+from u2net_platform.cli.run_options import finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,11 +87,16 @@ def status(_json: Json = False) -> None:
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and remove nothing.")] = False,
     grace_hours: Annotated[
-        float, typer.Option(min=0, help="Keep what was written within so many hours.")
+        float,
+        typer.Option(min=0, callback=finite, help="Keep what was written within so many hours."),
     ] = 24.0,
     prepared_days: Annotated[
         float | None,
-        typer.Option(min=1, help="Remove prepared cases too that no run used for so many days."),
+        typer.Option(
+            min=1,
+            callback=finite,
+            help="Remove prepared cases too that no run used for so many days.",
+        ),
     ] = None,
     _json: Json = False,
 ) -> None:

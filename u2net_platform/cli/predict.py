@@ -201,8 +201,8 @@ def evaluate(
     for version in versions:
         loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
         chosen = cases_of(catalog, loaded.record, cases.value, data)[:limit]
-        if keep and (alike := require_other_data(settings, catalog, loaded, chosen)):
-            talk(f"{alike} cases have names of patients that it has learned from; are they others?")
+        if keep and (doubt := require_other_data(settings, catalog, loaded, chosen)):
+            talk(doubt)
         parts.append((loaded, chosen))
     require_apart(parts)
     if labels:  # before the work of the first version

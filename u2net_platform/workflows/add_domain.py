@@ -91,7 +91,8 @@ def data_dir_of(name: str, catalog: Catalog, given: Path | None) -> Path:
     if record is None or record.data_dir is None:
         raise MissingFile(
             f"nothing says where the data of {name} lies",
-            f"Say where: u2net domain add {name} --data DIR",
+            f"Say where: u2net domain add {name} --data DIR; or evaluate all of a data set:"
+            " --cases all --data DIR",
         )
     return Path(record.data_dir)
 

@@ -73,8 +73,9 @@ def cases_of(
 
 def require_other_data(
     settings: Settings, catalog: Catalog, loaded: LoadedVersion, cases: Sequence[Case]
-) -> int:
-    """How many cases of another data set have names of patients that a version has learned from.
+) -> str | None:
+    """What to make sure of, where cases of another data set may be some that a version has learned
+    from: their names are known, or nobody knows the cases of a version that came in a bundle.
 
     Raises:
         InvalidDataset: some are the very files that it has learned from.
@@ -93,7 +94,13 @@ def require_other_data(
                 f"{record.reference} has learned from {case.id}, as {case.images[0]} has it",
                 "Name a data set that it has never seen; its test cases are scored without --data.",
             )
-    return len(alike)
+    if not names:
+        return f"{record.reference} does not say which cases it has learned from; are these others?"
+    return (
+        f"{len(alike)} cases have names of patients that it has learned from; are they others?"
+        if alike
+        else None
+    )
 
 
 def _digests(catalog: Catalog, domain: str, alike: Sequence[Case]) -> dict[str, str]:

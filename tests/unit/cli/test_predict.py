@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 import zipfile
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.imaging.volume import write_array
 from u2net_platform.inference.device import choose_device
+from u2net_platform.workflows import evaluate as evaluate_module
 from u2net_platform.workflows import register
 from u2net_platform.workflows.labeller import Labeller
 from u2net_platform.workflows.versions import load_predictor
@@ -267,7 +269,7 @@ def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
 
 
 def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_service(
-    added, settings, bright_data, tmp_path
+    added, settings, bright_data, tmp_path, monkeypatch
 ) -> None:
     deploy = ("model", "deploy", "bright:1")
     assert run(*deploy).exit_code == 6
@@ -294,6 +296,11 @@ def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_serv
     assert "8 cases have names of patients" in result.stderr
     mean = json.loads(result.stdout)["data"]["mean"]
     assert added.find("bright:1").metrics == {"external/ward": mean}
+    # As of a version that came in a bundle, whose run names no cases.
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_module, "learned_cases", lambda *_: defaultdict(set))
+        told = run(*evaluate, other, "--keep", "again").stderr
+    assert "does not say which cases" in told
     assert run(*deploy).exit_code == 0
     assert "external/ward" in run("model", "show", "bright:1").stdout
     bundle = tmp_path / "bright.u2net"
