@@ -43,7 +43,7 @@ Kernel = Literal[1, 3]
 Kernels = tuple[Kernel, Kernel, Kernel]
 Value = Annotated[int, Field(gt=0, le=255)]  # of a label file
 
-L = re.compile(r"(?<![a-z])l(?=t?(?![a-z0-9]))")  # of left, and not of L5
+LETTER_L = re.compile(r"(?<![a-z])l(?=t?(?![a-z0-9]))")  # of left, and not of L5
 IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 
 
@@ -322,7 +322,7 @@ def mirrored_pair(names: Iterable[str]) -> tuple[str, str] | None:
     known = {name.lower() for name in names}
     for name in sorted(known):
         spelled_out = name.replace("left", "right")
-        other = spelled_out if spelled_out != name else L.sub("r", name)
+        other = spelled_out if spelled_out != name else LETTER_L.sub("r", name)
         if other != name and other in known:
             return name, other
     return None

@@ -43,7 +43,7 @@ from u2net_platform.memory import (
 BYTES_PER_SLAB_VOXEL = 16  # of resampling: SimpleITK's copies, and a spline's coefficients
 BYTES_PER_PATCH_VOXEL = 1024  # of the network's layers
 BYTES_PER_PATCH_SCORE = 16  # of each class there, and of each class's mean over mirror images
-CPU_BATCH_VOXELS = 1 << 18  # more at a time is no faster, and takes memory
+CPU_BATCH_VOXELS = 1 << 18  # as in training on a CPU; what a GPU's plan asks for takes memory
 LARGEST_GROWTH = 1.25  # of a window over the patch, along an axis
 SCATTERED_BYTES = 192 << 20  # of freed memory in pieces that do not fit again; differs by run
 
