@@ -5,7 +5,8 @@
 A ratio above 1 says how many times faster ours is. *Channels-last* and *default* are torch's in
 these layouts; ours has the first on the CPU and the second on CUDA. Every channel-wise convolution
 that the network makes with the plans of six real data sets (recipe default) is timed, strided ones
-included: the table has the finest level, and the worst of all. On a GPU all is replayed as CUDA
+included: the table has the finest level, and the worst of all; and of each level a pointwise one,
+beside torch's in the layout of ours. On a GPU all is replayed as CUDA
 graphs, as it is in training. The last columns, of use on a GPU, say what part
 of the time a copy of as many bytes takes.
 """
@@ -24,6 +25,7 @@ from torch.nn import functional as F
 from u2net_platform.memory import keep_freed_memory
 from u2net_platform.model.channelwise import Triple, channelwise_conv3d
 from u2net_platform.model.device import laid_out
+from u2net_platform.model.network import Convolution
 from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
 
 ALL, FLAT = (3, 3, 3), (1, 3, 3)
@@ -69,18 +71,22 @@ def main() -> None:
         keep_freed_memory(of_any_size=True)
     print(
         "| plan | layers | channels-last / ours: finest | worst | default / ours: finest | worst "
-        "| norm and activation: finest | worst | copy / forward | copies / gradients |"
+        "| norm and activation: finest | worst | pointwise: finest | worst "
+        "| copy / forward | copies / gradients |"
     )
-    print("|---" * 10 + "|")
+    print("|---" * 12 + "|")
     for name, (patch, strides, kernels) in PLANS.items():
         layers = list(_layers(patch, strides, kernels))
         times = [_convolution(layer, arguments) for layer in layers]
-        norms = [_norm(layer, arguments) for layer in layers if layer.stride == (1, 1, 1)]
+        levels = [layer for layer in layers if layer.stride == (1, 1, 1)]
+        norms = [_norm(layer, arguments) for layer in levels]
+        pointwise = [_pointwise(layer, arguments) for layer in levels]
         last = [one.channels_last / one.ours for one in times]
         default = [one.default / one.ours for one in times]
         print(
             f"| {name} | {len(layers)} | {last[0]:.1f} | {min(last):.1f} | {default[0]:.1f} "
             f"| {min(default):.1f} | {norms[0]:.1f} | {min(norms):.1f} "
+            f"| {pointwise[0]:.1f} | {min(pointwise):.1f} "
             f"| {times[0].copy / times[0].forward:.0%} "
             # Each of the two gradients has to move as many bytes as a copy.
             f"| {2 * times[0].copy / (times[0].ours - times[0].forward):.0%} |",
@@ -132,6 +138,20 @@ def _norm(layer: Layer, arguments: argparse.Namespace) -> float:
         return F.leaky_relu_(normed, SLOPE)
 
     works = [_both_ways(one, x, norm.weight, norm.bias) for one in (theirs, norm)]
+    torch_s, our_s = _seconds(works, arguments)
+    return torch_s / our_s
+
+
+def _pointwise(layer: Layer, arguments: argparse.Namespace) -> float:
+    channels = layer.shape[0]
+    convolution = Convolution(channels, channels, (1, 1, 1)).to(arguments.device)
+    torch.nn.init.normal_(convolution.weight)
+    x = laid_out(torch.randn(2, *layer.shape, device=arguments.device))
+
+    def theirs(x: Tensor) -> Tensor:
+        return F.conv3d(x, convolution.weight)
+
+    works = [_both_ways(one, x, convolution.weight) for one in (theirs, convolution)]
     torch_s, our_s = _seconds(works, arguments)
     return torch_s / our_s
 

@@ -38,8 +38,8 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, stride_zyx: Triple = (1, 1, 1)) -> Tensor:
         pointwise = self.weight[0, 0].numel() == 1 and stride_zyx == (1, 1, 1)
-        if pointwise and len(x) == 1 and x.device.type == "cpu":
-            # For one small volume torch has a slow kernel, which also leaves channels-last.
+        if pointwise and x.device.type == "cpu":
+            # With one thread, or for one small volume, torch's kernel leaves channels-last.
             product = F.linear(x.movedim(1, -1), self.weight.flatten(1), self.bias)
             return product.movedim(-1, 1)
         padding = [side // 2 for side in self.weight.shape[2:]]

@@ -177,12 +177,14 @@ def test_an_image_without_a_batch_is_refused(shallow: Topology) -> None:
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
-    ("convolutions", "batch"), [("separable", 2), ("separable", 1), ("dense", 2)]
+    ("convolutions", "batch", "threads"),
+    [("separable", 2, 1), ("separable", 2, 2), ("separable", 1, 2), ("dense", 2, 2)],
 )
 def test_every_volume_between_stem_and_heads_lies_channels_last(
-    convolutions: str, batch: int, thin: Topology
+    convolutions: str, batch: int, threads: int, thin: Topology
 ) -> None:
     # Also backwards: one tensor in the default layout would slow down all that comes after it.
+    torch.set_num_threads(threads)
     network = build_network(
         Architecture.model_validate({"convolutions": convolutions}), {"a": thin}
     )
