@@ -80,7 +80,7 @@ def predict_ours(
     labeller = Labeller(Predictor(network, shared.plugin, shared.plan, CPU, memory=memory))
     for image in images:
         target = output / f"ours-{image.name.split('.')[0]}.nii.gz"
-        fault = failure_of(predict_paths([labeller], image, target, lambda _: None, True))
+        fault = failure_of(predict_paths([labeller], image, target, lambda _: None, "replace"))
         if fault:
             raise fault
 

@@ -63,19 +63,24 @@ def predict(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave what is there: goes on with a folder.")
     ] = False,
+    ending: Annotated[
+        str, typer.Option(help="Of what is written into a folder; .dcm is a DICOM SEG.")
+    ] = ".nii.gz",
     _json: Json = False,
 ) -> None:
     """Label images, each on its own grid; a JSON file beside has names, volumes and the version.
 
     In a folder, case_0000.nii.gz, case_0001.nii.gz, ... are the channels of one case. A folder of
-    DICOM files is one image; an output that ends with .dcm is then a DICOM SEG. Of several domains,
-    each writes into a folder of its name.
+    DICOM files is one image, unless the folders in it hold several studies: each of these is one
+    then. An output that ends with .dcm is a DICOM SEG. Of several domains, each writes into a
+    folder of its name.
 
     \b
     Examples:
       u2net predict --domain heart -i scan.nii.gz -o atrium.nii.gz --preview
       u2net predict --domain heart:3 -i scans/ -o labels/ --device cuda
       u2net predict --domain heart -i DICOM/ST01 -o atrium.dcm
+      u2net predict --domain heart -i DICOM/ -o segs/ --ending .dcm
       u2net predict --domain liver --domain spleen -i ct.nii.gz -o labels/ --memory 4GiB
     """
     from u2net_platform.inference.device import choose_device
@@ -87,14 +92,14 @@ def predict(
     if overwrite and skip_existing:
         raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
     existing: Existing = "replace" if overwrite else "skip" if skip_existing else "refuse"
-    total = len(find_cases(inputs))
     device_ = choose_device(device)
     versions = [
         load_predictor(Settings(), one, device_, memory=memory, mirror=mirror) for one in domain
     ]
     _check_different([one.record.domain for one in versions])
-    labellers = [Labeller.of(one, preview) for one in versions]
-    warned: set[str] = set()
+    labellers = [Labeller.of(one, preview, ending) for one in versions]
+    uids, warned = tuple(series or ()), set[str]()
+    total = len(find_cases(inputs, labellers, uids))
 
     def warn(text: str) -> None:
         if text not in warned:  # by another domain
@@ -102,9 +107,7 @@ def predict(
         warned.add(text)
 
     with progress(f"Predicting {', '.join(domain)}", total) as done:
-        results = predict_paths(
-            labellers, inputs, output, done, existing, tuple(series or ()), warn
-        )
+        results = predict_paths(labellers, inputs, output, done, existing, uids, warn)
     cases = [
         {
             "case_id": one.case_id,

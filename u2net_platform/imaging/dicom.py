@@ -6,11 +6,13 @@ Of each file only what is named in `READ` is looked at, so that no message holds
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,10 @@ from u2net_platform.imaging.slices import (
 from u2net_platform.imaging.volume import COPIES, FLOAT_BYTES, ImageVolume, volume_from_sitk
 
 READ = """
-    SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames SamplesPerPixel
-    BitsAllocated Rows Columns PixelSpacing ImageOrientationPatient ImagePositionPatient
-    PhotometricInterpretation PixelRepresentation RescaleSlope FrameOfReferenceUID SOPInstanceUID
-    PixelData FloatPixelData DoubleFloatPixelData
+    StudyInstanceUID SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames
+    SamplesPerPixel BitsAllocated Rows Columns PixelSpacing ImageOrientationPatient
+    ImagePositionPatient PhotometricInterpretation PixelRepresentation RescaleSlope
+    FrameOfReferenceUID SOPInstanceUID PixelData FloatPixelData DoubleFloatPixelData
 """.split()  # noqa: SIM905
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 DICOM_MODALITIES = {"MR": "MR", "CT": "CT", "PET": "PT", "US": "US"}
@@ -81,6 +83,11 @@ class Series:
     @property
     def modality(self) -> str:
         return str(self.headers[0].get("Modality", ""))
+
+    @property
+    def study(self) -> str:
+        """UID of the examination that it is of."""
+        return str(self.headers[0].get("StudyInstanceUID", ""))
 
     @property
     def is_multi_frame(self) -> bool:
@@ -121,9 +128,9 @@ class Series:
         )
 
 
-def holds_dicom(folder: Path) -> bool:
-    """Whether there is a DICOM file in the folder, or beneath it."""
-    return any(path.is_file() and is_dicom(path) for path in folder.rglob("*"))
+def dicom_files(folder: Path) -> Iterator[Path]:
+    """The DICOM files in the folder, and beneath it."""
+    return (path for path in folder.rglob("*") if path.is_file() and is_dicom(path))
 
 
 def find_series(folder: Path) -> list[Series]:
@@ -133,14 +140,30 @@ def find_series(folder: Path) -> list[Series]:
         NoDicom: there is none.
         UnreadableImage: a file begins as DICOM and cannot be read; it is named.
     """
-    headers = defaultdict(list)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        header = _header(path)
-        if header is not None and "SeriesInstanceUID" in header:  # a DICOMDIR has none
-            headers[str(header.SeriesInstanceUID)].append(header)
-    if not headers:
+    found = _grouped(map(_header, _files(folder)))
+    if not found:
         raise NoDicom(f"{folder} holds no DICOM file", "Give the folder with the series' files.")
-    return [Series(name, tuple(found)) for name, found in headers.items()]
+    return found
+
+
+def find_studies(folder: Path, modality: str) -> list[Path]:
+    """The folder of each study in this one that holds a volume of a domain's modality, sorted; none
+    where such studies do not lie in folders of their own.
+
+    Which files are damaged is told when their study is read.
+    """
+    if not any(path.is_dir() for path in folder.iterdir()):
+        return []
+    series = _grouped(map(_header_if_sound, _files(folder)))
+    wanted = DICOM_MODALITIES.get(modality)
+    fitting = {one.study for one in series if one.is_volume and wanted in (None, one.modality)}
+    places: dict[str, list[str]] = defaultdict(list)
+    for one in series:
+        if one.study in fitting and one.modality != "SEG":  # which may be kept elsewhere
+            places[one.study] += [str(Path(str(header.filename)).parent) for header in one.headers]
+    found = sorted(Path(os.path.commonpath(paths)) for paths in places.values())
+    apart = all(one not in (other, *other.parents) for one, other in pairwise(found))
+    return found if apart else []
 
 
 def choose_series(folder: Path, modality: str | None = None, name: str | None = None) -> Series:
@@ -219,6 +242,25 @@ def discreet() -> Iterator[None]:
     """Keep both libraries from warning of values and logging them: they may be the patient's."""
     with warnings.catch_warnings(action="ignore"), disable_value_validation():
         yield
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _grouped(headers: Iterable[pydicom.Dataset | None]) -> list[Series]:
+    series = defaultdict(list)
+    for header in headers:
+        if header is not None and "SeriesInstanceUID" in header:  # a DICOMDIR has none
+            series[str(header.SeriesInstanceUID)].append(header)
+    return [Series(name, tuple(found)) for name, found in series.items()]
+
+
+def _header_if_sound(path: Path) -> pydicom.Dataset | None:
+    try:
+        return _header(path)
+    except UnreadableImage:
+        return None
 
 
 def _header(path: Path) -> pydicom.Dataset | None:

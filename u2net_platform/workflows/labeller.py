@@ -71,23 +71,32 @@ class Labeller:
     too.
 
     previews: whether each output is to have a picture beside it.
+    ending: of the outputs in a folder; .dcm makes a SEG of each.
     """
 
     predictor: Predictor
     version: str = "unpublished"
     digests: Mapping[str, str] = field(default_factory=dict)
     previews: bool = False
+    ending: str = FOLDER_ENDING
 
     @classmethod
-    def of(cls, loaded: LoadedVersion, previews: bool = False) -> Labeller:
+    def of(
+        cls, loaded: LoadedVersion, previews: bool = False, ending: str = FOLDER_ENDING
+    ) -> Labeller:
         """A version of the catalog."""
         record = loaded.record
         digests = {"backbone": record.backbone_digest, "domain": record.domain_digest}
-        return cls(loaded.predictor, record.reference, digests, previews)
+        return cls(loaded.predictor, record.reference, digests, previews, ending)
 
     @property
     def domain(self) -> str:
         return self.predictor.plugin.name
+
+    @property
+    def modality(self) -> str:
+        """As the domain's spec has it: MR, CT ..."""
+        return self.predictor.plugin.spec.modality
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,7 +142,6 @@ class Labeller:
             headers = [header for path in paths if (header := read_header(path))]
             self.predictor.require_room(sum(header.reading_bytes for header in headers), name)
             return Scan(read_image(paths), tuple(paths))
-        modality = self.predictor.plugin.spec.modality
         wanted: list[str | None] = [*uids] if uids else [None] * len(paths)
         folders = [*paths] if len(paths) > 1 else [paths[0]] * len(wanted)
         if len(folders) != len(wanted):
@@ -142,7 +150,7 @@ class Labeller:
                 "Name one of each folder, in the same order.",
             )
         choices = zip(folders, wanted, strict=True)
-        series = [choose_series(folder, modality, uid) for folder, uid in choices]
+        series = [choose_series(folder, self.modality, uid) for folder, uid in choices]
         self.predictor.require_room(sum(one.reading_bytes for one in series), name)
         image = joined([read_series(one) for one in series], [one.uid for one in series])
         return Scan(image, tuple(paths), tuple(series))
@@ -225,7 +233,7 @@ class Labeller:
         found = [*odd_headers(scan.paths)]
         if not plugin.clean_image:  # which may well turn it into what it should be
             names = scan.paths or [Path(scan.name)]
-            found += odd_intensities(plugin.spec.modality, scan.image.array, names)
+            found += odd_intensities(self.modality, scan.image.array, names)
         grid, whose = canonical(scan.image).grid, f"{plugin.name}'s plan"
         if size := odd_size(grid, plan.spacing_zyx_mm, scan.name, whose):
             found.append(size)

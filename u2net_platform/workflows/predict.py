@@ -7,7 +7,7 @@ import os
 import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from u2net_platform.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from u2net_platform.imaging.dicom import holds_dicom
+from u2net_platform.imaging.dicom import dicom_files, find_studies
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
@@ -73,7 +73,7 @@ def predict_paths(
     series: Sequence[str] = (),
     on_warning: Callable[[str], None] = lambda _: None,
 ) -> list[PredictedCase]:
-    """Label one image into one file, or every image of a folder into a folder of .nii.gz files.
+    """Label one image into one file, or every image of a folder into a folder.
 
     Several domains label the same images, each into a folder of its name below `output`. An image
     is read once for all, and prepared once for those that see it alike.
@@ -83,22 +83,21 @@ def predict_paths(
     on_warning: takes what is odd, when it is found.
     series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
 
-    In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
-    other image file is a case. A case that fails is returned with its error and the others go on.
-    A folder of DICOM files is one image, whose labels may go into a .dcm file, a SEG.
+    What is a case `find_cases` says. One that fails is returned with its error and the others go
+    on. Labels of a DICOM image may go into a .dcm file, a SEG.
 
     Raises:
         MissingFile, UnsupportedFormat, InvalidDataset: there is nothing to predict, or not clearly.
         NeedsDicom: a SEG, or a choice of series, is asked for with images that are not DICOM.
         NotWritable, DiskFull: an output exists and is not to be overwritten, or cannot be written.
     """
-    cases = find_cases(inputs)
+    cases = find_cases(inputs, labellers, series)
     _check_dicom(labellers, inputs, cases, output, series)
     targets = _targets(labellers, inputs, cases, output)
     for one in labellers:
         for case in cases:
             _check_target(targets[one.domain][case.id], one, inputs, case, existing)
-    if left := _left_out(inputs, cases):
+    if left := _left_out(inputs, cases, labellers[0]):
         on_warning(left)
     results: list[PredictedCase] = []
     for case in cases:
@@ -110,8 +109,17 @@ def predict_paths(
     return results
 
 
-def find_cases(inputs: Path) -> list[Case]:
+def find_cases(
+    inputs: Path, labellers: Sequence[Labeller] = (), series: Sequence[str] = ()
+) -> list[Case]:
     """The case of a file or of a DICOM folder, or the cases of a folder, sorted by name.
+
+    In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
+    other image file is a case. A folder of DICOM files is one, unless folders in it hold studies
+    that can be labelled: then each of these is.
+
+    labellers: who is to label them; none, where one image is wanted.
+    series: UIDs that are to be read, which are of one image.
 
     Raises:
         MissingFile: there is no such path, or no image in the folder.
@@ -120,14 +128,14 @@ def find_cases(inputs: Path) -> list[Case]:
         InvalidDataset: two files of the folder would be one case, or a channel's file is missing.
     """
     try:
-        return _found_cases(inputs)
+        return _found_cases(inputs, {one.modality for one in labellers if not series})
     except OSError as error:
         raise UnreadableImage(
             f"{inputs} cannot be read: {error.strerror}", "Correct its name or its permissions."
         ) from error
 
 
-def _found_cases(inputs: Path) -> list[Case]:
+def _found_cases(inputs: Path, modalities: Collection[str]) -> list[Case]:
     if inputs.is_file():
         return [Case(stem_of(inputs), (inputs,), None)]
     if not inputs.is_dir():
@@ -137,7 +145,10 @@ def _found_cases(inputs: Path) -> list[Case]:
         for path in inputs.iterdir()
         if path.name.endswith(FILE_ENDINGS) and not path.name.startswith(".")
     )
-    if not files and holds_dicom(inputs):
+    if not files and any(dicom_files(inputs)):
+        studies = find_studies(inputs, *modalities) if len(modalities) == 1 else []
+        if len(studies) > 1:
+            return [Case(str(path.relative_to(inputs)), (path,), None) for path in studies]
         return [Case(inputs.resolve().name, (inputs,), None)]
     if not files:
         raise NoDicom(
@@ -175,15 +186,24 @@ def _group_channels(files: list[Path]) -> list[Case]:
     return sorted(channels + single, key=lambda case: case.id)
 
 
-def _left_out(inputs: Path, cases: Sequence[Case]) -> str | None:
-    """What of a folder of images is not read."""
+def _left_out(inputs: Path, cases: Sequence[Case], labeller: Labeller) -> str | None:
+    """What of a folder is not read."""
     read = {path for case in cases for path in case.images}
     if not inputs.is_dir() or inputs in read:
         return None
-    left = sorted({*inputs.glob("[!.]*")} - read)
+    if _are_dicom(cases):
+        left = sorted({path.parent for path in dicom_files(inputs) if not read & {*path.parents}})
+        why = f"that hold no volume of modality {labeller.modality}"
+    else:
+        left = sorted({*inputs.glob("[!.]*")} - read)
+        why = "that are not read as images"
     if not left:
         return None
-    return f"{inputs} holds {len(left)} more, as {left[0].name}, that are not read as images"
+    return f"{inputs} holds {len(left)} more, as {left[0].relative_to(inputs)}, {why}"
+
+
+def _are_dicom(cases: Sequence[Case]) -> bool:
+    return cases[0].images[0].is_dir()
 
 
 def _check_dicom(
@@ -193,14 +213,14 @@ def _check_dicom(
     output: Path,
     series: Sequence[str],
 ) -> None:
-    if not (inputs.is_dir() and cases[0].images == (inputs,)):
+    if not _are_dicom(cases):
         if output.suffix.lower() == SEG_ENDING:
             raise no_slices(inputs, output)
         if series:
             raise no_series(inputs)
         return
     # All domains label one series: which one must not hang on who is named first.
-    modalities = {one.domain: one.predictor.plugin.spec.modality for one in labellers}
+    modalities = {one.domain: one.modality for one in labellers}
     if len({*modalities.values()}) > 1 and not series:
         listing = ", ".join(f"{name} {modality}" for name, modality in modalities.items())
         raise AmbiguousSeries(
@@ -219,18 +239,19 @@ def _targets(
     if is_file and many:
         raise UnsupportedFormat(
             f"{output} would be one file for {' and '.join(many)}",
-            "Name a folder; of several domains, each gets one of its own in it.",
+            "Name a folder, or one of them alone; each of several domains gets a folder in it.",
         )
     if len(labellers) > 1:
-        return {one.domain: in_folder(cases, output / one.domain) for one in labellers}
+        return {one.domain: in_folder(cases, output / one.domain, one.ending) for one in labellers}
+    only = labellers[0]
     mistaken = bool(output.suffix) and not output.is_dir() and cases[0].images == (inputs,)
-    files = {cases[0].id: output} if is_file or mistaken else in_folder(cases, output)
-    return {labellers[0].domain: files}
+    files = {cases[0].id: output} if is_file or mistaken else in_folder(cases, output, only.ending)
+    return {only.domain: files}
 
 
-def in_folder(cases: Sequence[Case], folder: Path) -> dict[str, Path]:
+def in_folder(cases: Sequence[Case], folder: Path, ending: str = FOLDER_ENDING) -> dict[str, Path]:
     """The label file of each case."""
-    return {case.id: folder / f"{case.id}{FOLDER_ENDING}" for case in cases}
+    return {case.id: folder / f"{case.id}{ending}" for case in cases}
 
 
 def _check_target(

@@ -127,6 +127,17 @@ def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, 
     assert run(*arguments, "--skip-existing").exit_code == 5
 
 
+def test_files_of_a_folder_have_the_ending_that_is_asked_for(added, bright_data, tmp_path) -> None:
+    images, target = bright_data / "imagesTr", tmp_path / "labels"
+    result = run("predict", "--domain", "bright", "-i", images, "-o", target, "--ending", ".nrrd")
+    assert result.exit_code == 0, result.output
+    written = {path.name for path in target.iterdir() if path.suffix != ".json"}
+    assert written == {path.name.replace(".nii.gz", ".nrrd") for path in images.iterdir()}
+    refused = run("predict", "--domain", "bright", "-i", images, "-o", target, "--ending", ".dcm")
+    assert refused.exit_code == 4
+    assert "NeedsDicom" in refused.output
+
+
 def test_what_looks_like_no_image_of_the_domain_is_warned_of(added, scan, tmp_path) -> None:
     image, target = tmp_path / "ct.nii.gz", tmp_path / "mask.nii.gz"
     coarse = replace(scan.grid, spacing_zyx_mm=(9.0, 1.2, 1.6))

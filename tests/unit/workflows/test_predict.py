@@ -25,11 +25,17 @@ from u2net_platform.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
+from u2net_platform.imaging.dicom import find_series
 from u2net_platform.imaging.volume import LabelVolume, read_labels, to_sitk
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
-from u2net_platform.workflows.labeller import Labeller
-from u2net_platform.workflows.predict import failure_of, find_cases, predict_paths
+from u2net_platform.workflows.labeller import Existing, Labeller
+from u2net_platform.workflows.predict import (
+    PredictedCase,
+    failure_of,
+    find_cases,
+    predict_paths,
+)
 
 
 @pytest.fixture
@@ -266,12 +272,16 @@ def test_all_hidden_channels_reach_the_network_together(bright_predictor, folder
     assert np.all([result.output is None for result in results])
 
 
+def of_one_study(_: int, header: pydicom.Dataset) -> None:
+    header.StudyInstanceUID = "1.2.3"
+
+
 @pytest.fixture
 def study(write_series: Callable[..., Path], scan, tmp_path: Path) -> Path:
     """An MR series, with a CT series of another patient's side in the folder beside it."""
     raw = scan.array[0].round()
-    write_series(tmp_path / "study" / "SE1", raw, scan.grid, "MR")
-    write_series(tmp_path / "study" / "SE2", raw[:, ::-1], scan.grid, "CT")
+    write_series(tmp_path / "study" / "SE1", raw, scan.grid, "MR", change=of_one_study)
+    write_series(tmp_path / "study" / "SE2", raw[:, ::-1], scan.grid, "CT", change=of_one_study)
     return tmp_path / "study"
 
 
@@ -292,6 +302,49 @@ def test_a_dicom_folder_is_one_image_and_gives_a_file_of_any_format(
     found = read_labels(target)
     assert found.grid.displacement_mm(oblique) < 1e-3
     assert dice(found.array, organ) > 0.9
+
+
+def test_every_study_of_a_folder_is_an_image_and_gets_a_seg_in_a_tree_like_it(
+    bright_predictor, write_series, scan, organ, tmp_path
+) -> None:
+    raw, archive = scan.array[0].round(), tmp_path / "archive"
+    for place in ("P01/ST01/SE1", "P01/ST02/SE1", "P02"):
+        write_series(archive / place, raw, scan.grid, "MR")
+    write_series(archive / "P03", raw, scan.grid, "CT")
+    (slice_, *_) = sorted((archive / "P02").iterdir())
+    slice_.write_bytes(slice_.read_bytes()[:200])  # cut off within its header
+    told: list[str] = []
+    labeller = Labeller(bright_predictor, ending=".dcm")
+
+    def label(existing: Existing) -> list[PredictedCase]:
+        arguments = [labeller], archive, archive / "segs", lambda _: None, existing
+        return predict_paths(*arguments, on_warning=told.append)
+
+    found = {one.case_id: one.error for one in label("refuse")}
+    assert [*found] == ["P01/ST01/SE1", "P01/ST02/SE1", "P02"]
+    assert [type(error).__name__ for error in found.values()] == [
+        "NoneType", "NoneType", "UnreadableImage",
+    ]  # fmt: skip
+    assert f"{archive} holds 1 more, as P03, that hold no volume of modality MR" in told
+    seg = highdicom.seg.segread(archive / "segs" / "P01" / "ST02" / "SE1.dcm")
+    source = pydicom.dcmread(next((archive / "P01" / "ST02" / "SE1").iterdir()))
+    assert seg.StudyInstanceUID == source.StudyInstanceUID
+    # What was written is a series of these studies, and no reason to take them for one image.
+    assert [one.case_id for one in label("skip")] == ["P02"]
+
+
+def test_studies_that_lie_in_one_folder_are_one_image_to_choose_from(
+    bright_predictor, write_series, scan, tmp_path
+) -> None:
+    raw = scan.array[0].round()
+    for place in ("P01", "P01/later"):
+        write_series(tmp_path / "archive" / place, raw, scan.grid, "MR")
+    labeller = Labeller(bright_predictor)
+    (found,) = predict_paths([labeller], tmp_path / "archive", tmp_path / "out", lambda _: None)
+    assert isinstance(found.error, AmbiguousSeries)
+    *_, later = find_series(tmp_path / "archive")
+    (case,) = find_cases(tmp_path / "archive", [labeller], [later.uid])
+    assert case.images == (tmp_path / "archive",)
 
 
 def test_a_seg_lies_where_the_organ_lies_and_names_the_version(
@@ -335,7 +388,8 @@ def test_a_series_that_no_seg_can_refer_to_is_refused_before_the_prediction(
 def test_series_are_named_where_the_choice_is_not_clear_one_for_each_channel(
     bright_predictor, study, write_series, scan, tmp_path
 ) -> None:
-    third = write_series(study / "SE3", scan.array[0].round(), scan.grid, "MR")
+    raw = scan.array[0].round()
+    third = write_series(study / "SE3", raw, scan.grid, "MR", change=of_one_study)
     uid = pydicom.dcmread(next(third.iterdir())).SeriesInstanceUID
     arguments = [Labeller(bright_predictor)], study, tmp_path / "a.dcm", lambda _: None, "replace"
     unclear = failure_of(predict_paths(*arguments))
