@@ -32,6 +32,9 @@ class Model:
 
     _loaded: LoadedVersion
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.record.reference}>"
+
     @property
     def record(self) -> VersionRecord:
         return self._loaded.record

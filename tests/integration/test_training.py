@@ -214,7 +214,7 @@ def test_a_run_whose_plugin_has_changed_is_not_resumed(settings: Settings, kille
     text = spec.read_text("utf-8")
     spec.write_text(text.replace("elastic = true", "elastic = false"), "utf-8")
     try:
-        with pytest.raises(IncompatibleParts, match="changed"):
+        with pytest.raises(IncompatibleParts, match="plugin of ball have changed"):
             resume(settings, killed, Silent(), ignore)
     finally:
         spec.write_text(text, "utf-8")

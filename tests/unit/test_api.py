@@ -28,6 +28,7 @@ def test_a_version_is_loaded_and_predicts_in_three_lines(
     write_array(tmp_path / "scan.nii.gz", scan.array, scan.grid)
 
     model = u2net_platform.load("bright", device="cpu")
+    assert repr(model) == "<Model bright:1>"
     labels = model.predict(tmp_path / "scan.nii.gz", output=tmp_path / "labels.nii.gz")
 
     assert model.record == record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -101,17 +102,18 @@ class Versions:
         a bundle, or is a federation's, of which nobody knows what the other sites had.
         """
         by_run = self._cases_of_runs(domain)
-        saw = [
-            run
-            for run, cases in by_run.items()
-            if any(name == pattern or fnmatchcase(name, pattern) for name in cases)
-        ]
+        saw = [run for run, cases in by_run.items() if _any_match(cases, pattern)]
         silent = [run for run, cases in by_run.items() if not cases]
         strangers = self._strangers(domain)
         silent += [run for run, _ in strangers]
         backbones = _of_unknown_makers([backbone for _, backbone in strangers])
         runs = select(RunRow.id).where(or_(RunRow.id.in_(silent), RunRow.kind == "federate"))
         return self._that_come_from(_runs(saw), page, runs, backbones)
+
+    def knows_case(self, domain: str, pattern: str) -> bool:
+        """Whether any run has noted such a case, were it as a test."""
+        parts = ("training", "validation", "test")
+        return any(_any_match(one, pattern) for one in self._cases_of_runs(domain, parts).values())
 
     def _strangers(self, domain: str) -> list[tuple[str, str]]:
         """Runs from bundles that may know a domain by what is not here: a base, or one trained
@@ -125,7 +127,9 @@ class Versions:
             if origin and (origin.get("base") or domain in origin.get("trained_with", ()))
         ]
 
-    def _cases_of_runs(self, domain: str) -> dict[str, list[str]]:
+    def _cases_of_runs(
+        self, domain: str, parts: Sequence[str] = ("training", "validation")
+    ) -> dict[str, list[str]]:
         """By run, the cases that it saw: those that trained, or were watched."""
         rows = select(RunDomainRow.run_id, RunDomainRow.fingerprint).where(
             RunDomainRow.domain == domain
@@ -133,7 +137,7 @@ class Versions:
         found = self._database.read(lambda session: session.execute(rows).all())
         splits = {run: (noted or {}).get("split", {}) for run, noted in found}
         return {
-            run: [*split.get("training", ()), *split.get("validation", ())]
+            run: [name for part in parts for name in split.get(part, ())]
             for run, split in splits.items()
         }
 
@@ -203,6 +207,10 @@ class Versions:
             return _records(session, rows, page)
 
         return self._database.read(query)
+
+
+def _any_match(names: Iterable[str], pattern: str) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
 
 
 def _runs(ids: list[str]) -> Select[str]:

@@ -229,7 +229,9 @@ def case(
     catalog = open_catalog()
     catalog.domains.get(domain)
     found = catalog.versions.that_saw_case(domain, case, _page(limit, offset))
-    if not found and not offset:
+    if not catalog.versions.knows_case(domain, case):
+        talk(f"No run here has noted a case {case} of {domain}: is that its name in the data set?")
+    elif not found and not offset:
         talk(f"No version here learned from a case {case} of {domain}.")
     tell_of_more(len(found), limit, offset)
     emit_rows(found, LINEAGE, csv)

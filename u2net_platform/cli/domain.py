@@ -11,7 +11,7 @@ from u2net_platform.cli.home import open_catalog, open_home
 from u2net_platform.cli.output import Json, emit, progress, talk
 from u2net_platform.cli.run_options import BatchVoxels, Fold, bytes_of
 from u2net_platform.cli.train import plan_table
-from u2net_platform.errors import DuplicateDomain, InvalidCases
+from u2net_platform.errors import DuplicateDomain, InvalidCases, UnknownDomain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,27 +54,36 @@ def show(name: Name, path: PluginPath = None, _json: Json = False) -> None:
       u2net domain show heart
       u2net domain show kidney --path my-plugins --json
     """
+    from u2net_platform.domains.spec import DomainSpec
     from u2net_platform.workflows.add_domain import find_added
 
     settings, catalog = open_home()
-    found = find_added(name, settings, catalog, path)
     record = next((one for one in catalog.domains.list() if one.name == name), None)
-    assert found.plugin is not None  # both raise otherwise
-    emit(
-        {
-            "name": name,
-            "spec": found.plugin.spec,
-            "digest": found.plugin.digest,
+    try:
+        found = find_added(name, settings, catalog, path)
+    except UnknownDomain:
+        if record is None:
+            raise
+        # It came in a bundle or by a federation, or its plugin is gone.
+        about: dict[str, Any] = {
+            "spec": DomainSpec.model_validate(record.spec),
+            "digest": record.plugin_digest,
+            "source": record.source,
+            "directory": None,
+            "hooks": [],
+        }
+    else:
+        plugin = found.working
+        about = {
+            "spec": plugin.spec,
+            "digest": plugin.digest,
             "source": found.source,
             "directory": found.directory,
-            "hooks": [
-                hook for hook in ("clean_image", "postprocess") if getattr(found.plugin, hook)
-            ],
-            "added": record is not None,
-            "data_dir": record.data_dir if record else None,
-        },
-        _render_show,
-    )
+            "hooks": [hook for hook in ("clean_image", "postprocess") if getattr(plugin, hook)],
+        }
+    about |= {"name": name, "added": record is not None}
+    about |= {"data_dir": record.data_dir if record else None}
+    emit(about, _render_show)
 
 
 @app.command()

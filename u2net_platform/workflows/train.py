@@ -147,9 +147,9 @@ def resume(
     request = request.model_copy(update=dict(place))
     with exclusive(directory / LOCK_FILE):
         prepared = _prepare(settings, catalog, request, on_prepare)
-        if not _is_unchanged(record, request, prepared):
+        if changed := _changed(record, request, prepared):
             raise IncompatibleParts(
-                f"the data or plugins of {run_id} have changed since it began",
+                f"the data or plugin of {', '.join(changed)} have changed since {run_id} began",
                 "Put them back as they were, or start a new run.",
             )
         recorder = OutboxRecorder(
@@ -184,16 +184,21 @@ def is_current(
     """
     catalog = Catalog.open(settings.database_url)
     planned = _each(settings, catalog, request, on_prepare, plan_domain)
-    return _is_unchanged(record, request, planned)
+    return not _changed(record, request, planned)
 
 
-def _is_unchanged(
+def _changed(
     record: RunRecord, request: Request, found: Mapping[str, PlannedDomain | PreparedDomain]
-) -> bool:
-    plans = {name: one.plan.digest for name, one in found.items()}
-    plugins = {name: one.plugin.effective_digest for name, one in found.items()}
-    same = (request.plans, request.plugins) == (plans, plugins)
-    return same and record.fingerprints == fingerprints_of(found)
+) -> list[str]:
+    """The domains whose plan, plugin or data are others than when the run began."""
+    fingerprints = fingerprints_of(found)
+    return [
+        name
+        for name, one in found.items()
+        if request.plans.get(name) != one.plan.digest
+        or request.plugins.get(name) != one.plugin.effective_digest
+        or record.fingerprints.get(name) != fingerprints[name]
+    ]
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,9 @@ def test_a_patient_s_case_leads_to_the_versions_that_learned_from_it(u2net) -> N
     found = data(u2net("catalog", "query", "case", "bright", "case_1*", "--json"))
     assert [one["version"] for one in found] == ["bright:1", "bright:2", "bright:3"]
     assert data(u2net("catalog", "query", "case", "bright", "case_0", "--json")) == []  # a test
+    for case, told in (("case_0", "No version here learned"), ("case_O", "No run here has noted")):
+        answer = CliRunner().invoke(app, ["catalog", "query", "case", "bright", case])
+        assert told in answer.stderr
     assert "nose" in u2net("catalog", "query", "case", "nose", "case_1", exit_code=3)
 
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,17 @@ def test_show_breaks_no_line_however_long_it_is(home: Settings, new_plugin: NewP
     spec = new_plugin(home.plugins_dir, "kidney") / "domain.toml"
     spec.write_text(spec.read_text("utf-8").replace("made-up", "made-up " * 60), "utf-8")
     assert tomllib.loads(run("show", "kidney").stdout)["name"] == "kidney"
+
+
+def test_show_tells_what_the_catalog_knows_of_a_domain_without_a_plugin(
+    tmp_path: Path, new_plugin: NewPlugin
+) -> None:
+    folder = new_plugin(tmp_path, "kidney")
+    run("add", "kidney", "--path", folder)
+    before = data("show", "kidney")
+    shutil.rmtree(folder)
+    now = data("show", "kidney")
+    assert now == before | {"directory": None, "source": str(folder), "hooks": []}
 
 
 def test_an_unknown_domain_ends_with_3_and_a_suggestion() -> None:
