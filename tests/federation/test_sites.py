@@ -12,6 +12,7 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from cryptography import x509
@@ -20,7 +21,13 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
-from u2net_platform.errors import InvalidFederation, InvalidSite, NotApproved, NotWritable
+from u2net_platform.errors import (
+    InvalidFederation,
+    InvalidSite,
+    NotApproved,
+    NotWritable,
+    RunBusy,
+)
 from u2net_platform.federation import guarded_client, keys, preflight
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.messages import Ask
@@ -415,6 +422,30 @@ def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site
     assert metrics["accepted/north"] == metrics["accepted/south"] == 1
     assert metrics["bytes_up/north"] > 3_500_000
     assert {"seconds", "norm/north", "loss/apple/north"} <= set(metrics)
+
+
+def test_a_run_goes_on_with_a_smaller_quorum_when_a_site_is_gone_for_good(
+    settings, new_site, new_request
+) -> None:
+    folder, gone = new_site("north", "apple").parent, new_site("south", "plum")
+    run = new_run(settings, new_request("north", "south", rounds=1, quorum=2, attempts=1))
+    shutil.rmtree(gone)
+
+    def resume(*options: str) -> tuple[int, str]:
+        command = ["federate", "run", "--sites", str(folder), "--resume", run, *options]
+        done = CliRunner().invoke(app, command)
+        return done.exit_code, " ".join(done.stderr.split())
+
+    assert resume()[0] == 10
+    assert resume("--seed", "3") == (2, ANY)
+    code, told = resume("--quorum", "3")
+    assert (code, "The quorum is 3 of 2 sites" in told) == (10, True)
+    with exclusive(settings.runs_dir / run / LOCK_FILE):
+        assert resume("--quorum", "1")[0] == RunBusy.exit_code
+    assert resume()[0] == 10, "what was refused has changed nothing"
+    assert resume("--quorum", "1", "--wait-minutes", "0")[0] == 0
+    changed = request_of(settings, run)
+    assert (changed.quorum, changed.wait_minutes, changed.attempts) == (1, 0, 1)
 
 
 def test_only_an_approved_bundle_is_unpacked(tmp_path: Path, monkeypatch) -> None:

@@ -36,6 +36,19 @@ app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help
 WATCH_SECONDS = 2.0
 
 
+Quorum = Annotated[
+    int | None, typer.Option(min=1, help="Contributions a round needs; at first, more than half.")
+]
+Attempts = Annotated[int | None, typer.Option(min=1, help="Of a round below its quorum.")]
+RoundMinutes = Annotated[
+    float | None, typer.Option(min=0.01, callback=finite, help="A site's time for a round.")
+]
+WaitMinutes = Annotated[
+    float | None,
+    typer.Option(min=0, callback=finite, help="For sites that are away, before a round."),
+]
+
+
 class WeighBy(StrEnum):
     examples = "examples"
     steps = "steps"
@@ -56,11 +69,8 @@ class FederationOptions:
     assignments: Assignments = None
     seed: Seed = 0
     fold: Fold = 0
-    quorum: Annotated[
-        int | None,
-        typer.Option(min=1, help="Contributions a round needs; more than half unless given."),
-    ] = None
-    attempts: Annotated[int, typer.Option(min=1, help="Of a round below its quorum.")] = 3
+    quorum: Quorum = None
+    attempts: Attempts = 3
     weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.steps
     cap: Annotated[int, typer.Option(min=1, help="A site counts with no more than this.")] = 1000
     momentum: Annotated[
@@ -87,12 +97,8 @@ class FederationOptions:
             min=0.001, callback=finite, help="Norm of an update over that of the weights."
         ),
     ] = 2.0
-    round_minutes: Annotated[
-        float, typer.Option(min=0.01, callback=finite, help="A site's time for a round.")
-    ] = 60
-    wait_minutes: Annotated[
-        float, typer.Option(min=0, callback=finite, help="For sites that are away, before a round.")
-    ] = 5
+    round_minutes: RoundMinutes = 60
+    wait_minutes: WaitMinutes = 5
 
     def new_run(self, settings: Settings, sites: tuple[str, ...]) -> str:
         """Write down what is to be done; returns the id of the run.
@@ -106,12 +112,14 @@ class FederationOptions:
             "weigh_by": self.weigh_by.value, "cap": self.cap, "server_momentum": self.momentum,
             "server_rate": self.server_rate, "largest_update": self.largest_update,
         }  # fmt: skip
-        same = ("base", "rounds", "cycles", "seed", "fold", "attempts", "proximal", "round_minutes")
+        same = (
+            "base", "rounds", "cycles", "seed", "fold", "attempts", "proximal", "round_minutes",
+            "wait_minutes",
+        )  # fmt: skip
         request = _request(
             sites=sites,
             recipe=federated_recipe(self.recipe, self.assignments or (), self.batch_voxels),
             quorum=self.quorum or len(sites) // 2 + 1,
-            wait_minutes=max(self.wait_minutes, 1e-3),
             rules=rules,
             **{name: getattr(self, name) for name in same},
         )
@@ -138,15 +146,19 @@ def run(
       u2net federate run --sites sites/ --momentum 0.9 --proximal 0.01
       u2net federate run --sites sites/ --set augmentation.elastic=0
       u2net federate run --resume 20260131-120000-1a2b
+      u2net federate run --resume 20260131-120000-1a2b --quorum 1
     """
     from u2net_platform.federation.coordinator import Coordinator
     from u2net_platform.federation.local import LocalGrid
+    from u2net_platform.federation.request import CHANGEABLE, change
     from u2net_platform.federation.site_folder import find_sites
     from u2net_platform.settings import Settings
 
-    if resume:
-        refuse(given(context, "resume", "sites"), "a run goes on as it began")
     settings, found = Settings(), find_sites(sites)
+    if resume:
+        refuse(given(context, "resume", "sites", *CHANGEABLE), "a run goes on as it began")
+        changes = {name: getattr(options, name) for name in given(context) if name in CHANGEABLE}
+        change(settings, resume, changes)
     run_id = resume or options.new_run(settings, tuple(found))
     talk(f"Run {run_id}; go on with: u2net federate run --sites {sites} --resume {run_id}")
     done = Coordinator(settings, run_id, LocalGrid(found), talk, tell_round).go()

@@ -182,15 +182,29 @@ def run(
 @app.command()
 def resume(
     run: Annotated[str, typer.Argument(help="A run that was stopped or has failed.")],
+    quorum: federate.Quorum = None,
+    attempts: federate.Attempts = None,
+    round_minutes: federate.RoundMinutes = None,
+    wait_minutes: federate.WaitMinutes = None,
     detach: Detach = False,
     _json: Json = False,
 ) -> None:
-    """Go on with a run from its last round.
+    """Go on with a run from its last round, as it began unless an option says otherwise.
 
     \b
     Examples:
       u2net federation resume 20260131-120000-1a2b
+      u2net federation resume 20260131-120000-1a2b --quorum 2   # a site is gone for good
     """
+    from u2net_platform.federation.request import change
+    from u2net_platform.settings import Settings
+
+    options = {
+        "quorum": quorum, "attempts": attempts, "round_minutes": round_minutes,
+        "wait_minutes": wait_minutes,
+    }  # fmt: skip
+    if changes := {name: value for name, value in options.items() if value is not None}:
+        change(Settings(), run, changes)
     _run_by_flower(run, detach)
 
 

@@ -63,7 +63,7 @@ from u2net_platform.federation.messages import (
     size_of,
     unpack,
 )
-from u2net_platform.federation.request import how_to_resume, request_of
+from u2net_platform.federation.request import CHANGEABLE, how_to_resume, request_of
 from u2net_platform.federation.state import State
 from u2net_platform.files import exclusive
 from u2net_platform.model.network import build_network
@@ -262,7 +262,8 @@ class Coordinator:
             lambda: MLflowRecorder(self._settings, self._run_id),
             self._on_note,
         )
-        chosen = self.request.model_dump(mode="json", exclude={"recipe"})
+        # MLflow's parameters are final.
+        chosen = self.request.model_dump(mode="json", exclude={"recipe", *CHANGEABLE})
         recipe = self._recipe.model_dump(mode="json")
         recorder.log_params({f"recipe/{key}": value for key, value in recipe.items()} | chosen)
         return recorder

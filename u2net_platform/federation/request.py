@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -10,12 +10,13 @@ from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import LARGEST
 from u2net_platform.errors import InvalidFederation, InvalidRecipe, NothingToResume
 from u2net_platform.federation.aggregation import Rules
-from u2net_platform.files import write_text
+from u2net_platform.files import exclusive, write_text
 from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
-from u2net_platform.workflows.request import new_run_id
+from u2net_platform.workflows.request import LOCK_FILE, new_run_id
 
 REQUEST_FILE = "federation.json"
+CHANGEABLE = frozenset({"quorum", "attempts", "round_minutes", "wait_minutes"})  # by a resume
 
 
 class FederationRequest(BaseModel):
@@ -40,7 +41,7 @@ class FederationRequest(BaseModel):
     fold: int | None = 0
     base: str | None = None
     round_minutes: float = Field(default=60.0, gt=0)
-    wait_minutes: float = Field(default=5.0, gt=0)
+    wait_minutes: float = Field(default=5.0, ge=0)
 
     @property
     def whole_recipe(self) -> Recipe:
@@ -75,11 +76,7 @@ def new_run(settings: Settings, request: FederationRequest) -> str:
         InvalidFederation: it cannot come to an end.
         UnknownDomain, UnknownRecord: there is no such base.
     """
-    if request.quorum > len(request.sites):
-        raise InvalidFederation(
-            f"The quorum is {request.quorum} of {len(request.sites)} sites",
-            "Ask for fewer, or name more sites.",
-        )
+    _check_quorum(request)
     if request.base is not None:
         base = Catalog.open(settings.database_url).find(request.base).reference
         request = request.model_copy(update={"base": base})
@@ -87,6 +84,32 @@ def new_run(settings: Settings, request: FederationRequest) -> str:
     directory = settings.runs_dir / run_id
     write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
     return run_id
+
+
+def change(settings: Settings, run_id: str, changes: Mapping[str, int | float]) -> None:
+    """Let a run that has stopped go on with another quorum, or another patience with its sites.
+
+    changes: values of fields that are `CHANGEABLE`.
+
+    Raises:
+        NothingToResume: there is no such federated run.
+        InvalidFederation: it could not come to an end.
+        RunBusy: it is at work.
+    """
+    assert changes.keys() <= CHANGEABLE
+    request = request_of(settings, run_id).model_copy(update=dict(changes))
+    _check_quorum(request)
+    directory = settings.runs_dir / run_id
+    with exclusive(directory / LOCK_FILE):
+        write_text(directory / REQUEST_FILE, request.model_dump_json(indent=2))
+
+
+def _check_quorum(request: FederationRequest) -> None:
+    if request.quorum > len(request.sites):
+        raise InvalidFederation(
+            f"The quorum is {request.quorum} of {len(request.sites)} sites",
+            "Ask for fewer, or name more sites.",
+        )
 
 
 def request_of(settings: Settings, run_id: str) -> FederationRequest:
