@@ -13,8 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PRODUCT = "u2net-platform"  # the distribution's name, which outputs carry
 
 
-# `~` is the shell's; a file of variables has it as it stands.
+# `~` is the shell's; a file of variables has it as it stands, and so has a URL.
 Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111
+Url = Annotated[
+    str, AfterValidator(lambda url: re.sub("^(sqlite:///)~(?=/)", rf"\1{Path.home()}", url))
+]
 
 
 class Settings(BaseSettings):
@@ -29,8 +32,8 @@ class Settings(BaseSettings):
 
     home: Folder = Field(default_factory=lambda: Path.home() / ".u2net")
     plugins: Folder | None = None
-    catalog_url: str | None = None
-    tracking_uri: str | None = None
+    catalog_url: Url | None = None
+    tracking_uri: Url | None = None
 
     @property
     def plugins_dir(self) -> Path:

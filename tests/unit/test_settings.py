@@ -16,5 +16,9 @@ def test_variables_that_are_empty_are_unset_and_a_tilde_is_the_users_home(
     assert unset.database_url.startswith(f"sqlite:///{tmp_path}")
     monkeypatch.setenv("U2NET_PLUGINS", "~/plugins")
     assert Settings().plugins_dir == tmp_path / "plugins"
+    monkeypatch.setenv("U2NET_CATALOG_URL", "sqlite:///~/ours.db")
+    monkeypatch.setenv("U2NET_TRACKING_URI", "sqlite:////srv/~/mlflow.db")
+    assert Settings().database_url == f"sqlite:///{tmp_path}/ours.db"
+    assert Settings().mlflow_uri == "sqlite:////srv/~/mlflow.db"
     monkeypatch.setenv("U2NET_PLUGINS", "~nobody-of-this-name/plugins")  # as a shell leaves it
     assert Settings().plugins_dir == Path("~nobody-of-this-name/plugins")
