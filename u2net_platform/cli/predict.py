@@ -86,7 +86,12 @@ def predict(
     from u2net_platform.inference.device import choose_device
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.labeller import Existing, Labeller
-    from u2net_platform.workflows.predict import failure_of, find_cases, named, predict_paths
+    from u2net_platform.workflows.predict import (
+        failure_of,
+        find_inputs,
+        named,
+        predict_inputs,
+    )
     from u2net_platform.workflows.versions import load_predictor
 
     if overwrite and skip_existing:
@@ -98,8 +103,8 @@ def predict(
     ]
     _check_different([one.record.domain for one in versions])
     labellers = [Labeller.of(one, preview, ending) for one in versions]
-    uids, warned = tuple(series or ()), set[str]()
-    total = len(find_cases(inputs, labellers, uids))
+    found, warned = find_inputs(inputs, labellers, series or ()), set[str]()
+    total = len(found.cases)
 
     def warn(text: str) -> None:
         if text not in warned:  # by another domain
@@ -107,7 +112,7 @@ def predict(
         warned.add(text)
 
     with progress(f"Predicting {', '.join(domain)}", total) as done:
-        results = predict_paths(labellers, inputs, output, done, existing, uids, warn)
+        results = predict_inputs(labellers, found, output, done, existing, warn)
     cases = [
         {
             "case_id": one.case_id,
@@ -125,7 +130,11 @@ def predict(
         talk(f"Labelled by {', '.join(by)}")
     if skipped := total * len(labellers) - len(results):
         talk(f"Labels that were there already, and were left: {skipped}")
-    data = {"versions": [one.version for one in labellers], "cases": cases}
+    data = {
+        "versions": [one.version for one in labellers],
+        "cases": cases,
+        "left_out": found.left_out,
+    }
     emit(data, _written, failure_of(results))
 
 

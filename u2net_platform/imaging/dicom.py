@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ READ = """
     StudyInstanceUID SeriesInstanceUID SeriesDescription Modality ImageType NumberOfFrames
     SamplesPerPixel BitsAllocated Rows Columns PixelSpacing ImageOrientationPatient
     ImagePositionPatient PhotometricInterpretation PixelRepresentation RescaleSlope
-    FrameOfReferenceUID SOPInstanceUID PixelData FloatPixelData DoubleFloatPixelData
+    FrameOfReferenceUID SOPInstanceUID
 """.split()  # noqa: SIM905
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 DICOM_MODALITIES = {"MR": "MR", "CT": "CT", "PET": "PT", "US": "US"}
@@ -105,6 +104,11 @@ class Series:
         return (FRAME_BYTES if self.is_multi_frame else COPIES * FLOAT_BYTES) * voxels
 
     @property
+    def has_images(self) -> bool:
+        """Whether it holds more than localizers, and what is not to be seen."""
+        return any(_has_pixels(one) and not is_localizer(one) for one in self.headers)
+
+    @property
     def is_volume(self) -> bool:
         """Whether it holds parallel slices in shades of grey, localizers left out."""
         slices = [header for header in self.headers if not is_localizer(header)]
@@ -128,9 +132,9 @@ class Series:
         )
 
 
-def dicom_files(folder: Path) -> Iterator[Path]:
-    """The DICOM files in the folder, and beneath it."""
-    return (path for path in folder.rglob("*") if path.is_file() and is_dicom(path))
+def holds_dicom(folder: Path) -> bool:
+    """Whether there is a DICOM file in the folder, or beneath it."""
+    return any(path.is_file() and is_dicom(path) for path in folder.rglob("*"))
 
 
 def find_series(folder: Path) -> list[Series]:
@@ -146,24 +150,30 @@ def find_series(folder: Path) -> list[Series]:
     return found
 
 
-def find_studies(folder: Path, modality: str) -> list[Path]:
-    """The folder of each study in this one that holds a volume of a domain's modality, sorted; none
-    where such studies do not lie in folders of their own.
+def find_studies(folder: Path, modality: str) -> tuple[list[Path], list[Path]]:
+    """The folders in this one to label one by one, and those of what cannot be, both sorted.
 
-    Which files are damaged is told when their study is read.
+    To label are those of each study with images of a domain's modality, be they fit or not, and
+    those with files that cannot be read: whoever reads them says why. Where studies share a folder,
+    or one lies in that of another, it is one.
     """
-    if not any(path.is_dir() for path in folder.iterdir()):
-        return []
-    series = _grouped(map(_header_if_sound, _files(folder)))
-    wanted = DICOM_MODALITIES.get(modality)
-    fitting = {one.study for one in series if one.is_volume and wanted in (None, one.modality)}
-    places: dict[str, list[str]] = defaultdict(list)
-    for one in series:
-        if one.study in fitting and one.modality != "SEG":  # which may be kept elsewhere
-            places[one.study] += [str(Path(str(header.filename)).parent) for header in one.headers]
-    found = sorted(Path(os.path.commonpath(paths)) for paths in places.values())
-    apart = all(one not in (other, *other.parents) for one, other in pairwise(found))
-    return found if apart else []
+    places: defaultdict[str, set[Path]] = defaultdict(set)
+    headers = []
+    for path in _files(folder):
+        try:
+            headers.append(_header(path))
+        except UnreadableImage:
+            places[str(path.parent)].add(path.parent)
+    wanted, others = DICOM_MODALITIES.get(modality), set[Path]()
+    for one in _grouped(headers):
+        parents = {Path(str(header.filename)).parent for header in one.headers}
+        if wanted in (None, one.modality) and one.has_images and one.modality != "SEG":
+            places[one.study] |= parents
+        else:
+            others |= parents
+    found = {Path(os.path.commonpath(list(map(str, each)))) for each in places.values()}
+    found = {one for one in found if not found & {*one.parents}}
+    return sorted(found), sorted(one for one in others if not found & {one, *one.parents})
 
 
 def choose_series(folder: Path, modality: str | None = None, name: str | None = None) -> Series:
@@ -193,7 +203,8 @@ def choose_series(folder: Path, modality: str | None = None, name: str | None = 
     listing = "\n".join(f"  {one}" for one in series)
     raise AmbiguousSeries(
         f"{folder} holds {len(volumes) or 'no'} {what}, but:\n{listing}",
-        "Name the right one: --series UID",
+        "Name the right one: --series UID"
+        + "; or give each study a folder of its own" * (len({one.study for one in series}) > 1),
     )
 
 
@@ -256,20 +267,15 @@ def _grouped(headers: Iterable[pydicom.Dataset | None]) -> list[Series]:
     return [Series(name, tuple(found)) for name, found in series.items()]
 
 
-def _header_if_sound(path: Path) -> pydicom.Dataset | None:
-    try:
-        return _header(path)
-    except UnreadableImage:
-        return None
-
-
 def _header(path: Path) -> pydicom.Dataset | None:
     if path.name == "DICOMDIR":
         return None
     try:
         with discreet():
             # Pixels are skipped, but it is seen that they are there.
-            header = pydicom.dcmread(path, defer_size=1024, specific_tags=list(READ))
+            header = pydicom.dcmread(path, defer_size=1024, specific_tags=[*READ, *PIXELS])
+            for keyword in READ:
+                header.get(keyword)  # what is no value of its kind shows here, and nowhere else
         if not header:  # what pydicom makes of a file that is cut off within its frames
             raise EOFError
         return header

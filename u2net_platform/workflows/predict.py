@@ -26,7 +26,7 @@ from u2net_platform.errors import (
     UnreadableImage,
     UnsupportedFormat,
 )
-from u2net_platform.imaging.dicom import dicom_files, find_studies
+from u2net_platform.imaging.dicom import find_studies, holds_dicom
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
@@ -64,6 +64,23 @@ class PredictedCase:
     preview: Path | None = None
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be labelled: cases, and of a folder what is not one.
+
+    series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
+    """
+
+    path: Path
+    cases: Sequence[Case]
+    left_out: Sequence[Path] = ()
+    series: Sequence[str] = ()
+
+    @property
+    def are_dicom(self) -> bool:
+        return self.cases[0].images[0].is_dir()
+
+
 def predict_paths(
     labellers: Sequence[Labeller],
     inputs: Path,
@@ -73,50 +90,60 @@ def predict_paths(
     series: Sequence[str] = (),
     on_warning: Callable[[str], None] = lambda _: None,
 ) -> list[PredictedCase]:
+    """`predict_inputs` of what `find_inputs` finds, whose errors it raises too."""
+    found = find_inputs(inputs, labellers, series)
+    return predict_inputs(labellers, found, output, on_case, existing, on_warning)
+
+
+def predict_inputs(
+    labellers: Sequence[Labeller],
+    inputs: Inputs,
+    output: Path,
+    on_case: Callable[[str], None],
+    existing: Existing = "refuse",
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> list[PredictedCase]:
     """Label one image into one file, or every image of a folder into a folder.
 
     Several domains label the same images, each into a folder of its name below `output`. An image
-    is read once for all, and prepared once for those that see it alike.
+    is read once for all, and prepared once for those that see it alike. A case that fails is
+    returned with its error and the others go on. Labels of a DICOM image may go into a .dcm file, a
+    SEG.
 
     existing: what becomes of labels that are there: `skip` leaves those of the same version, and
         leaves them out of the result.
     on_warning: takes what is odd, when it is found.
-    series: UIDs of the DICOM series to read, one a channel, where it is not clear which.
-
-    What is a case `find_cases` says. One that fails is returned with its error and the others go
-    on. Labels of a DICOM image may go into a .dcm file, a SEG.
 
     Raises:
-        MissingFile, UnsupportedFormat, InvalidDataset: there is nothing to predict, or not clearly.
+        UnsupportedFormat: several images would go into one file.
         NeedsDicom: a SEG, or a choice of series, is asked for with images that are not DICOM.
         NotWritable, DiskFull: an output exists and is not to be overwritten, or cannot be written.
     """
-    cases = find_cases(inputs, labellers, series)
-    _check_dicom(labellers, inputs, cases, output, series)
-    targets = _targets(labellers, inputs, cases, output)
+    _check_dicom(labellers, inputs, output)
+    targets = _targets(labellers, inputs, output)
     for one in labellers:
-        for case in cases:
-            _check_target(targets[one.domain][case.id], one, inputs, case, existing)
-    if left := _left_out(inputs, cases, labellers[0]):
-        on_warning(left)
+        for case in inputs.cases:
+            _check_target(targets[one.domain][case.id], one, inputs.path, case, existing)
+    if inputs.left_out:
+        on_warning(_left_out(inputs, labellers[0]))
     results: list[PredictedCase] = []
-    for case in cases:
+    for case in inputs.cases:
         into = [(one, targets[one.domain][case.id]) for one in labellers]
         if existing == "skip":
             into = [(one, target) for one, target in into if not target.exists()]
-        results.extend(_predict_case(into, case, series, on_warning))
+        results.extend(_predict_case(into, case, inputs.series, on_warning))
         on_case(case.id)
     return results
 
 
-def find_cases(
-    inputs: Path, labellers: Sequence[Labeller] = (), series: Sequence[str] = ()
-) -> list[Case]:
+def find_inputs(
+    path: Path, labellers: Sequence[Labeller] = (), series: Sequence[str] = ()
+) -> Inputs:
     """The case of a file or of a DICOM folder, or the cases of a folder, sorted by name.
 
     In a folder, `case_0000.nii.gz`, `case_0001.nii.gz`, ... are the channels of one case; every
-    other image file is a case. A folder of DICOM files is one, unless folders in it hold studies
-    that can be labelled: then each of these is.
+    other image file is a case. A folder of DICOM files is one, unless folders in it hold several
+    studies of the labellers' modality: then each of these is.
 
     labellers: who is to label them; none, where one image is wanted.
     series: UIDs that are to be read, which are of one image.
@@ -127,29 +154,25 @@ def find_cases(
         UnsupportedFormat: the file is no image.
         InvalidDataset: two files of the folder would be one case, or a channel's file is missing.
     """
+    modalities = {one.modality for one in labellers if not series}
     try:
-        return _found_cases(inputs, {one.modality for one in labellers if not series})
+        cases, left = _found_cases(path, modalities)
     except OSError as error:
         raise UnreadableImage(
-            f"{inputs} cannot be read: {error.strerror}", "Correct its name or its permissions."
+            f"{path} cannot be read: {error.strerror}", "Correct its name or its permissions."
         ) from error
+    return Inputs(path, cases, left, tuple(series))
 
 
-def _found_cases(inputs: Path, modalities: Collection[str]) -> list[Case]:
+def _found_cases(inputs: Path, modalities: Collection[str]) -> tuple[list[Case], list[Path]]:
     if inputs.is_file():
-        return [Case(stem_of(inputs), (inputs,), None)]
+        return [Case(stem_of(inputs), (inputs,), None)], []
     if not inputs.is_dir():
         raise MissingFile(f"{inputs} does not exist", "Give an image file, or a folder of them.")
-    files = sorted(
-        path
-        for path in inputs.iterdir()
-        if path.name.endswith(FILE_ENDINGS) and not path.name.startswith(".")
-    )
-    if not files and any(dicom_files(inputs)):
-        studies = find_studies(inputs, *modalities) if len(modalities) == 1 else []
-        if len(studies) > 1:
-            return [Case(str(path.relative_to(inputs)), (path,), None) for path in studies]
-        return [Case(inputs.resolve().name, (inputs,), None)]
+    seen = sorted(inputs.glob("[!.]*"))
+    files = [path for path in seen if path.name.endswith(FILE_ENDINGS)]
+    if not files and holds_dicom(inputs):
+        return _found_studies(inputs, modalities if any(map(Path.is_dir, seen)) else ())
     if not files:
         raise NoDicom(
             f"{inputs} holds no image",
@@ -159,7 +182,14 @@ def _found_cases(inputs: Path, modalities: Collection[str]) -> list[Case]:
     twice = [name for name, count in Counter(case.id for case in cases).items() if count > 1]
     if twice:
         raise InvalidDataset(f"{inputs} holds case {twice[0]} twice", "Rename one of the files.")
-    return cases
+    return cases, [path for path in seen if path not in files]
+
+
+def _found_studies(inputs: Path, modalities: Collection[str]) -> tuple[list[Case], list[Path]]:
+    studies, left = find_studies(inputs, *modalities) if len(modalities) == 1 else ([], [])
+    if len(studies) < 2:
+        return [Case(inputs.resolve().name, (inputs,), None)], []
+    return [Case(str(path.relative_to(inputs)), (path,), None) for path in studies], left
 
 
 def _group_channels(files: list[Path]) -> list[Case]:
@@ -186,53 +216,36 @@ def _group_channels(files: list[Path]) -> list[Case]:
     return sorted(channels + single, key=lambda case: case.id)
 
 
-def _left_out(inputs: Path, cases: Sequence[Case], labeller: Labeller) -> str | None:
-    """What of a folder is not read."""
-    read = {path for case in cases for path in case.images}
-    if not inputs.is_dir() or inputs in read:
-        return None
-    if _are_dicom(cases):
-        left = sorted({path.parent for path in dicom_files(inputs) if not read & {*path.parents}})
-        why = f"that hold no volume of modality {labeller.modality}"
-    else:
-        left = sorted({*inputs.glob("[!.]*")} - read)
-        why = "that are not read as images"
-    if not left:
-        return None
-    return f"{inputs} holds {len(left)} more, as {left[0].relative_to(inputs)}, {why}"
+def _left_out(inputs: Inputs, labeller: Labeller) -> str:
+    first = inputs.left_out[0].relative_to(inputs.path)
+    why = "that are not read as images"
+    if inputs.are_dicom:
+        why = f"without images of modality {labeller.modality}"
+    return f"{inputs.path} holds {len(inputs.left_out)} more, as {first}, {why}"
 
 
-def _are_dicom(cases: Sequence[Case]) -> bool:
-    return cases[0].images[0].is_dir()
-
-
-def _check_dicom(
-    labellers: Sequence[Labeller],
-    inputs: Path,
-    cases: Sequence[Case],
-    output: Path,
-    series: Sequence[str],
-) -> None:
-    if not _are_dicom(cases):
+def _check_dicom(labellers: Sequence[Labeller], inputs: Inputs, output: Path) -> None:
+    if not inputs.are_dicom:
         if output.suffix.lower() == SEG_ENDING:
-            raise no_slices(inputs, output)
-        if series:
-            raise no_series(inputs)
+            raise no_slices(inputs.path, output)
+        if inputs.series:
+            raise no_series(inputs.path)
         return
     # All domains label one series: which one must not hang on who is named first.
     modalities = {one.domain: one.modality for one in labellers}
-    if len({*modalities.values()}) > 1 and not series:
+    if len({*modalities.values()}) > 1 and not inputs.series:
         listing = ", ".join(f"{name} {modality}" for name, modality in modalities.items())
         raise AmbiguousSeries(
-            f"{inputs} is read once, for domains of several modalities: {listing}",
+            f"{inputs.path} is read once, for domains of several modalities: {listing}",
             "Name the series that all of them label, --series UID; or label one domain at a time.",
         )
 
 
 def _targets(
-    labellers: Sequence[Labeller], inputs: Path, cases: Sequence[Case], output: Path
+    labellers: Sequence[Labeller], inputs: Inputs, output: Path
 ) -> dict[str, dict[str, Path]]:
     """The label file of each case, by domain."""
+    cases, only = inputs.cases, labellers[0]
     several = {"images": len(cases), "domains": len(labellers)}
     many = [f"{number} {what}" for what, number in several.items() if number > 1]
     is_file = output.name.lower().endswith((*FILE_ENDINGS, SEG_ENDING)) and not output.is_dir()
@@ -243,8 +256,7 @@ def _targets(
         )
     if len(labellers) > 1:
         return {one.domain: in_folder(cases, output / one.domain, one.ending) for one in labellers}
-    only = labellers[0]
-    mistaken = bool(output.suffix) and not output.is_dir() and cases[0].images == (inputs,)
+    mistaken = bool(output.suffix) and not output.is_dir() and cases[0].images == (inputs.path,)
     files = {cases[0].id: output} if is_file or mistaken else in_folder(cases, output, only.ending)
     return {only.domain: files}
 

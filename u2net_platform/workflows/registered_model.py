@@ -22,7 +22,7 @@ from u2net_platform.settings import Settings
 from u2net_platform.workflows.bundle_file import read_bundle
 from u2net_platform.workflows.bundle_parts import Parts, parts_of
 from u2net_platform.workflows.labeller import Labeller
-from u2net_platform.workflows.predict import find_cases
+from u2net_platform.workflows.predict import find_inputs
 
 if TYPE_CHECKING:
     import pandas
@@ -56,7 +56,7 @@ class RegisteredModel:
         return images
 
     def _label(self, path: Path, target: Path | None = None) -> LabelVolume:
-        cases = find_cases(path)
+        cases = find_inputs(path).cases
         if len(cases) > 1:
             raise InvalidDataset(f"{path} holds {len(cases)} cases", "Name one image a row.")
         if target is not None:

@@ -31,9 +31,8 @@ from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import held_bytes
 from u2net_platform.workflows.labeller import Existing, Labeller
 from u2net_platform.workflows.predict import (
-    PredictedCase,
     failure_of,
-    find_cases,
+    find_inputs,
     predict_paths,
 )
 
@@ -220,13 +219,13 @@ def test_a_folder_without_images_is_an_error_and_leaves_no_output(
 
 def test_a_path_that_the_system_refuses_is_unreadable(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="name too long"):
-        find_cases(tmp_path / ("a" * 300))
+        find_inputs(tmp_path / ("a" * 300))
 
 
 def test_numbered_files_are_channels_only_where_one_is_number_zero(tmp_path: Path) -> None:
     for name in ("p_0000.nii.gz", "p_0001.nii.gz", "scan_0012.nii", "x.nrrd", ".hidden.nii.gz"):
         (tmp_path / name).touch()
-    found = {case.id: [path.name for path in case.images] for case in find_cases(tmp_path)}
+    found = {case.id: [path.name for path in case.images] for case in find_inputs(tmp_path).cases}
     assert found == {
         "p": ["p_0000.nii.gz", "p_0001.nii.gz"],
         "scan_0012": ["scan_0012.nii"],
@@ -241,7 +240,7 @@ def test_channels_with_a_gap_in_their_numbers_are_refused(tmp_path: Path, names)
     for name in names:
         (tmp_path / name).touch()
     with pytest.raises(InvalidDataset, match=f"{', '.join(n.split('.')[0] for n in names)}: "):
-        find_cases(tmp_path)
+        find_inputs(tmp_path)
 
 
 def test_what_is_not_read_of_a_folder_is_told(bright_predictor, folder, tmp_path) -> None:
@@ -258,7 +257,7 @@ def test_two_files_that_would_have_one_output_are_refused(tmp_path: Path) -> Non
     for name in ("x.nrrd", "x.mha"):
         (tmp_path / name).touch()
     with pytest.raises(InvalidDataset, match="x twice"):
-        find_cases(tmp_path)
+        find_inputs(tmp_path)
 
 
 def test_all_hidden_channels_reach_the_network_together(bright_predictor, folder, tmp_path) -> None:
@@ -292,7 +291,7 @@ def dice(found: np.ndarray, organ: np.ndarray) -> float:
 def test_a_dicom_folder_is_one_image_and_gives_a_file_of_any_format(
     bright_predictor, study, organ, oblique, tmp_path
 ) -> None:
-    (case,) = find_cases(study)
+    (case,) = find_inputs(study).cases
     assert (case.id, case.images) == ("study", (study,))
     target = tmp_path / "mask.nii.gz"
     assert (
@@ -304,47 +303,69 @@ def test_a_dicom_folder_is_one_image_and_gives_a_file_of_any_format(
     assert dice(found.array, organ) > 0.9
 
 
+@pytest.fixture
+def archive(write_series: Callable[..., Path], scan, tmp_path: Path) -> Path:
+    """Two patients whose studies are sound, and others, each with a fault of its own."""
+    raw, root = scan.array[0].round(), tmp_path / "archive"
+
+    def without_place(k: int, header: pydicom.Dataset) -> None:
+        if k == 0:
+            del header.ImageOrientationPatient
+
+    for place in ("sound/ST01", "sound/ST02", "two_in_one", "two_in_one/later", "cut", "odd"):
+        write_series(root / place, raw, scan.grid, "MR")
+    write_series(root / "no_place", raw, scan.grid, "MR", change=without_place)
+    write_series(root / "ct", raw, scan.grid, "CT")
+    for path in (root / "cut").iterdir():
+        path.write_bytes(path.read_bytes()[:200])  # within its header
+    first = min((root / "odd").iterdir())
+    length = b"\x28\x00\x02\x00US\x02\x00"  # of SamplesPerPixel
+    content = first.read_bytes()
+    assert content.count(length) == 1
+    first.write_bytes(content.replace(length + b"\x01\x00", length[:-2] + b"\x01\x00\x01"))
+    contour = pydicom.dcmread(min((root / "sound" / "ST01").iterdir()))
+    contour.Modality, contour.SeriesInstanceUID = "RTSTRUCT", "1.2.3.4"
+    del contour.PixelData
+    (root / "contours").mkdir()
+    contour.save_as(root / "contours" / "ST01.dcm")
+    return root
+
+
 def test_every_study_of_a_folder_is_an_image_and_gets_a_seg_in_a_tree_like_it(
-    bright_predictor, write_series, scan, organ, tmp_path
+    bright_predictor, archive: Path
 ) -> None:
-    raw, archive = scan.array[0].round(), tmp_path / "archive"
-    for place in ("P01/ST01/SE1", "P01/ST02/SE1", "P02"):
-        write_series(archive / place, raw, scan.grid, "MR")
-    write_series(archive / "P03", raw, scan.grid, "CT")
-    (slice_, *_) = sorted((archive / "P02").iterdir())
-    slice_.write_bytes(slice_.read_bytes()[:200])  # cut off within its header
     told: list[str] = []
     labeller = Labeller(bright_predictor, ending=".dcm")
 
-    def label(existing: Existing) -> list[PredictedCase]:
+    def label(existing: Existing) -> dict[str, str]:
         arguments = [labeller], archive, archive / "segs", lambda _: None, existing
-        return predict_paths(*arguments, on_warning=told.append)
+        found = predict_paths(*arguments, on_warning=told.append)
+        return {one.case_id: type(one.error).__name__ for one in found}
 
-    found = {one.case_id: one.error for one in label("refuse")}
-    assert [*found] == ["P01/ST01/SE1", "P01/ST02/SE1", "P02"]
-    assert [type(error).__name__ for error in found.values()] == [
-        "NoneType", "NoneType", "UnreadableImage",
-    ]  # fmt: skip
-    assert f"{archive} holds 1 more, as P03, that hold no volume of modality MR" in told
-    seg = highdicom.seg.segread(archive / "segs" / "P01" / "ST02" / "SE1.dcm")
-    source = pydicom.dcmread(next((archive / "P01" / "ST02" / "SE1").iterdir()))
+    faults = {
+        "cut": "UnreadableImage",
+        "no_place": "MissingPosition",
+        "odd": "UnreadableImage",
+        "two_in_one": "AmbiguousSeries",
+    }
+    sound = dict.fromkeys(("sound/ST01", "sound/ST02"), "NoneType")
+    assert label("refuse") == sound | faults
+    assert f"{archive} holds 2 more, as contours, without images of modality MR" in told
+    seg = highdicom.seg.segread(archive / "segs" / "sound" / "ST02.dcm")
+    source = pydicom.dcmread(min((archive / "sound" / "ST02").iterdir()))
     assert seg.StudyInstanceUID == source.StudyInstanceUID
     # What was written is a series of these studies, and no reason to take them for one image.
-    assert [one.case_id for one in label("skip")] == ["P02"]
+    assert label("skip") == faults
 
 
-def test_studies_that_lie_in_one_folder_are_one_image_to_choose_from(
-    bright_predictor, write_series, scan, tmp_path
+def test_a_series_that_is_named_is_looked_for_in_the_whole_folder(
+    bright_predictor, archive: Path, tmp_path: Path
 ) -> None:
-    raw = scan.array[0].round()
-    for place in ("P01", "P01/later"):
-        write_series(tmp_path / "archive" / place, raw, scan.grid, "MR")
     labeller = Labeller(bright_predictor)
-    (found,) = predict_paths([labeller], tmp_path / "archive", tmp_path / "out", lambda _: None)
-    assert isinstance(found.error, AmbiguousSeries)
-    *_, later = find_series(tmp_path / "archive")
-    (case,) = find_cases(tmp_path / "archive", [labeller], [later.uid])
-    assert case.images == (tmp_path / "archive",)
+    assert len(find_inputs(archive, [labeller]).cases) == 6
+    (first, *_) = find_series(archive / "sound")
+    (case,) = find_inputs(archive, [labeller], [first.uid]).cases
+    assert case.images == (archive,)
 
 
 def test_a_seg_lies_where_the_organ_lies_and_names_the_version(
