@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.errors import Interrupted, QuorumNotReached
 from u2net_platform.federation import client_app, site
 from u2net_platform.federation.aggregation import Refused
@@ -22,6 +24,9 @@ from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.messages import Ask, Order, unpack
 from u2net_platform.federation.request import new_run
+from u2net_platform.federation.site import Site
+from u2net_platform.settings import PRODUCT
+from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Trainer
 
 BACKBONE = "weights/backbone"
@@ -77,11 +82,19 @@ def _held(part: str = "spec", /, **changes: object) -> Change:
     def apply(content: RecordDict) -> RecordDict:
         held = json.loads(str(content.config_records["order"]["json"]))
         (domain,) = held["domains"].values()
-        domain[part] |= changes
+        (domain[part] if part else domain).update(changes)
         content["order"] = ConfigRecord({"json": json.dumps(held)})
         return content
 
     return apply
+
+
+def _domains(content: RecordDict) -> RecordDict:
+    held = json.loads(str(content.config_records["order"]["json"]))
+    ((name, one),) = held["domains"].items()
+    held["domains"] |= {f"{name}{k}": one for k in range(100)}
+    content["order"] = ConfigRecord({"json": json.dumps(held)})
+    return content
 
 
 def _bytes(data: bytes) -> Change:
@@ -120,6 +133,9 @@ FAULTS = {
     "nothing": (lambda _: RecordDict(), "BadMessage"),
     "another name": (_held(name="../../etc"), "BadSpec"),
     "a spec that is none": (_held(labels=[]), "BadSpec"),
+    "a book": (_held(description="x" * (1 << 20)), "BadMessage"),
+    "a hundred domains": (_domains, "BadMessage"),
+    "no digest": (_held("", plugin_digest="x" * 65), "BadMessage"),
     "a pattern without end": (_held(subject="(a{99999999999999})"), "BadSpec"),
     "a story": (
         lambda _: RecordDict({"answer": ConfigRecord({"failed": "/data/Mr. Doe: no file"})}),
@@ -350,7 +366,7 @@ def test_a_plan_of_others_is_not_told(settings, new_site, new_request) -> None:
 def test_a_site_that_never_answers_is_left_out(settings, federate, new_site, new_request) -> None:
     alone = federate(names=("north",))
     sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
-    run = new_run(settings, new_request(*sites))
+    run = new_run(settings, new_request(*sites, round_minutes=0.1))
     Coordinator(settings, run, Silent(sites), print).go()
     rounds = Catalog.open(settings.database_url).federations.rounds(run)
     assert [o.backbone_digest for o in rounds] == [o.backbone_digest for o in alone]
@@ -358,6 +374,95 @@ def test_a_site_that_never_answers_is_left_out(settings, federate, new_site, new
         ("north", ""),
         ("south", "NoReply"),
     }
+
+
+def test_an_answer_that_flower_cannot_decode_is_left_out(
+    settings, federate, new_site, new_request
+) -> None:
+    class Undecodable(LocalGrid):
+        def pull_messages(self, message_ids):
+            (found,) = super().pull_messages(message_ids)
+            if self._names[found.metadata.src_node_id] == "south":
+                raise UnicodeDecodeError("utf-8", b"", 0, 1, "what a site has put there")
+            return [found]
+
+    alone = federate(names=("north",))
+    sites = {name: new_site(name, f"fruit-{name}") for name in ("north", "south")}
+    run, notes = new_run(settings, new_request(*sites)), []
+    Coordinator(settings, run, Undecodable(sites), notes.append).go()
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    assert [o.backbone_digest for o in rounds] == [o.backbone_digest for o in alone]
+    assert {o.reason for r in rounds for o in r.contributions} == {"", "BadMessage"}
+    assert "south's answer cannot be read: UnicodeDecodeError" in notes
+
+
+def test_a_coordinator_has_no_say_in_weights_that_a_site_keeps(
+    settings, new_site, new_request
+) -> None:
+    sites = {"north": new_site("north", "apple")}
+
+    def meddling(message: Message, context) -> Message:
+        if message.metadata.message_type != "query":
+            kept = Site(sites["north"]).catalog.versions.list("apple")
+            weights = WeightStore(Site(sites["north"]).settings.weights_dir)
+            if kept:  # of the run before: the same names and shapes
+                given = weights.get(kept[0].domain_digest)
+                given = {name: np.zeros_like(one.numpy()) for name, one in given.items()}
+                message.content["weights/apple"] = ArrayRecord(
+                    {name: Array(one) for name, one in given.items()}
+                )
+        return client_app.app(message, context)
+
+    for _ in range(2):
+        run = new_run(settings, new_request(*sites))
+        Coordinator(settings, run, LocalGrid(sites, meddling), print).go()  # type: ignore[arg-type]
+    first, second = Site(sites["north"]).catalog.versions.list("apple")
+    assert first.domain_digest == second.domain_digest
+
+
+def test_a_round_is_not_asked_for_where_a_later_one_is_confirmed() -> None:
+    order = {
+        "run": "20260131-120000-1a2b", "release": "0.1.0", "round": 2, "confirmed": 1, "cycles": 1,
+        "recipe": Recipe.load("default").model_dump(mode="json"), "architecture": {}, "seed": 0,
+        "fold": 0, "proximal": 0, "plans": {}, "seconds": 9,
+    }  # fmt: skip
+    for changes in ({}, {"confirmed": 2}, {"seconds": float("inf")}, {"proximal": float("nan")}):
+        content = RecordDict({"order": ConfigRecord({"json": json.dumps(order | changes)})})
+        if not changes:
+            assert unpack(Order, content)[0].round == 2
+            continue
+        with pytest.raises(Refused, match="BadMessage"):
+            unpack(Order, content)
+
+
+def test_a_shared_domain_that_nobody_has_trained_is_not_published(
+    settings, new_site, new_request
+) -> None:
+    sites = {"north": new_site("north", ("apple", "average")), "south": new_site("south", "plum")}
+    app = Answering("north", *[FAULTS["NaN"][0]] * 2)
+    run, notes = new_run(settings, new_request(*sites)), []
+    done = Coordinator(settings, run, LocalGrid(sites, app), notes.append).go()
+    assert done.versions == ()
+    assert "apple is not published: no round with it was taken" in notes
+
+
+def test_a_site_does_not_take_over_the_name_of_a_domain_of_the_coordinator(
+    settings, new_site, new_request
+) -> None:
+    sites = {"north": new_site("north", ("apple", "average")), "south": new_site("south", "plum")}
+    spec = Site(sites["north"]).describe(
+        Ask(run="20260131-120000-1a2b", release=version(PRODUCT), fold=0, batch_voxels=4096)
+    ).domains["apple"].spec  # fmt: skip
+    catalog, other = Catalog.open(settings.database_url), spec | {"modality": "CT"}
+    catalog.domains.add(other, "apple", "a" * 64, "folder")
+    run, notes = new_run(settings, new_request(*sites)), []
+    done = Coordinator(settings, run, LocalGrid(sites), notes.append).go()
+    assert done.versions == ()
+    reasons = {
+        (one.site, one.reason) for r in catalog.federations.rounds(run) for one in r.contributions
+    }
+    assert reasons == {("north", "OtherSpec"), ("south", "")}
+    assert any("its apple has other modality than the one in use" in note for note in notes)
 
 
 def test_what_goes_wrong_at_a_site_stays_there(settings, new_site, new_request) -> None:
@@ -443,6 +548,8 @@ PLACE = {"centre_zyx": [0.5] * 3, "spread_mm": 9.0, "extent_zyx_mm": [90.0] * 3}
         {"patch_zyx": [0, 8, 8]},
         {"strides_zyx": [[7, 7, 7]] * 5},
         {"spacing_zyx_mm": [0.0, 1.0, 1.0]},
+        {"spacing_zyx_mm": [1e6, 1.0, 1.0]},
+        {"statistics": [{"low": 0, "high": 1, "mean": 0.5, "std": 1}] * 3},
         {"keep_largest": ["fruit"]},
         {"places": {"fruit": PLACE}},
         {"border": BORDER},

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import kstest
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.errors import BudgetSpent, InvalidSite, QuorumNotReached
+from u2net_platform.errors import BudgetSpent, Diverged, InvalidSite, QuorumNotReached
 from u2net_platform.federation.aggregation import norm_of
 from u2net_platform.federation.coordinator import Coordinator
 from u2net_platform.federation.local import LocalGrid
@@ -40,6 +40,17 @@ def test_all_that_leaves_is_clipped_together(tmp_path: Path) -> None:
     small = {"backbone": {"a": torch.full((4,), 0.1)}}
     unclipped = Privacy(PrivacyRules(clip=1.0), tmp_path / "spent").protect(small)
     assert torch.equal(unclipped["backbone"]["a"], small["backbone"]["a"])
+
+
+@pytest.mark.parametrize("rules", [{}, {"clip": 1.0}, {"clip": 1.0, "noise": 2.0}])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_what_is_not_finite_leaves_in_no_case(tmp_path: Path, rules, value: str) -> None:
+    """Its norm bounds nothing: all that is beside it would leave as it is."""
+    privacy = Privacy(PrivacyRules(**rules), tmp_path / "spent")
+    odd = {"backbone": {"a": torch.tensor([1000.0]), "b": torch.tensor([float(value)])}}
+    with pytest.raises(Diverged):
+        privacy.protect(odd)
+    assert not (tmp_path / "spent").exists(), "nothing was spent"
 
 
 def test_noise_has_the_declared_size_and_is_another_each_time(tmp_path: Path) -> None:

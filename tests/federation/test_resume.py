@@ -24,13 +24,13 @@ class Stops(LocalGrid):
 
     left = 10**6
 
-    def send_and_receive(self, messages, *, timeout=None):
+    def push_messages(self, messages):
         messages = list(messages)
         if messages and messages[0].metadata.message_type == "train":
             self.left -= 1
             if self.left < 0:
                 raise KeyboardInterrupt
-        return super().send_and_receive(messages, timeout=timeout)
+        return super().push_messages(messages)
 
 
 def test_a_run_stopped_after_any_round_ends_with_the_same_backbone(

@@ -89,11 +89,6 @@ class Federations:
 
         return self._database.read(query)
 
-    def backbones(self) -> set[str]:
-        """Digests of the backbones of all rounds."""
-        rows = select(RoundRow.backbone_digest).where(RoundRow.backbone_digest.is_not(None))
-        return self._database.read(lambda session: {str(one) for one in session.scalars(rows)})
-
 
 def noted_sites(session: Session) -> Iterator[tuple[str, Collection[str]]]:
     """By run, the sites that its versions name: at a site, or of a bundle, there are no rounds."""

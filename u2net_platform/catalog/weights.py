@@ -66,6 +66,11 @@ class WeightStore:
         return load(content)
 
 
+def digest_of(tensors: dict[str, Tensor]) -> str:
+    """What a store would call them."""
+    return hashlib.sha256(serialised(tensors)).hexdigest()
+
+
 def serialised(tensors: dict[str, Tensor]) -> bytes:
     """The bytes of a file of these tensors: the same for the same tensors."""
     from safetensors.torch import save

@@ -72,7 +72,14 @@ class FederationOptions:
     quorum: Quorum = None
     attempts: Attempts = 3
     weigh_by: Annotated[WeighBy, typer.Option(help="What a site counts with.")] = WeighBy.steps
-    cap: Annotated[int, typer.Option(min=1, help="A site counts with no more than this.")] = 1000
+    cap: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="A site counts with no more than this; unless given, than with the steps of five"
+            " domains, or with 1000 examples.",
+        ),
+    ] = None
     momentum: Annotated[
         float, typer.Option(min=0, max=0.999, callback=finite, help="Of the server; 0 is none.")
     ] = 0.0
@@ -108,9 +115,11 @@ class FederationOptions:
         """
         from u2net_platform.federation.request import federated_recipe, new_run
 
+        most = 5 * self.cycles if self.weigh_by is WeighBy.steps else 1000
         rules = {
-            "weigh_by": self.weigh_by.value, "cap": self.cap, "server_momentum": self.momentum,
-            "server_rate": self.server_rate, "largest_update": self.largest_update,
+            "weigh_by": self.weigh_by.value, "cap": self.cap or most,
+            "server_momentum": self.momentum, "server_rate": self.server_rate,
+            "largest_update": self.largest_update,
         }  # fmt: skip
         same = (
             "base", "rounds", "cycles", "seed", "fold", "attempts", "proximal", "round_minutes",

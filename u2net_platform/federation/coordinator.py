@@ -7,10 +7,10 @@ on from its last round.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -27,7 +27,7 @@ from u2net_platform.catalog.records import (
     RunRecord,
     VersionRecord,
 )
-from u2net_platform.catalog.weights import WeightStore
+from u2net_platform.catalog.weights import WeightStore, digest_of
 from u2net_platform.data.plan import LEARNED, Plan
 from u2net_platform.domains.spec import DomainSpec, PlanOverrides
 from u2net_platform.errors import (
@@ -67,12 +67,13 @@ from u2net_platform.federation.request import CHANGEABLE, how_to_resume, request
 from u2net_platform.federation.state import State
 from u2net_platform.files import exclusive
 from u2net_platform.model.network import build_network
-from u2net_platform.model.partition import BACKBONE
+from u2net_platform.model.partition import BACKBONE, tensors_digest
 from u2net_platform.model.topology import Architecture, Topology
 from u2net_platform.settings import PRODUCT, Settings
 from u2net_platform.tracking.mlflow_recorder import MLflowRecorder
 from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder, report_end
+from u2net_platform.workflows.compatibility import faults_of
 from u2net_platform.workflows.publish import stored_weights
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import LOCK_FILE, STATE_FILE
@@ -199,17 +200,28 @@ class Coordinator:
         for site, message in answers.items():
             try:
                 held, _ = unpack(Description, content_of(message))
-                _check_domains(held, self._recipe.batch_voxels)
+                _check_domains(held, self._architecture, self._recipe.batch_voxels)
             except Refused as refused:
                 reasons[site] = refused.reason
                 self._on_note(f"{site} cannot say what it holds: {refused.reason}")
             else:
                 found[site] = held
-        for site, other in _other_meanings(found, {**_shared(found), **shared}).items():
+        used = {**_shared(found), **self._own_domains, **shared}
+        for site, other in _other_meanings(found, used).items():
             del found[site]
             reasons[site] = "OtherSpec"
             self._on_note(f"{site} is left out, by OtherSpec: {other}")
         return found, reasons
+
+    @cached_property
+    def _own_domains(self) -> dict[str, Held]:
+        """What is a domain here already: a site's of that name, whose version would be the newest,
+        has to mean the same."""
+        return {
+            one.name: Held(spec=one.spec, plugin_digest=one.plugin_digest, examples=1, plan=None)
+            for one in self._catalog.domains.list()
+            if one.source != "federation"
+        }
 
     def _first_backbone(self) -> dict[str, Tensor]:
         if self.request.base:
@@ -383,8 +395,8 @@ class Coordinator:
         answer = answer_of(site, message)
         one = answer.contribution
         check(one, self._answerable(state, site), self.request.rules)
-        _check_domains(answer.held, self._recipe.batch_voxels)
-        if _other_meanings({site: answer.held}, state.shared):
+        _check_domains(answer.held, self._architecture, self._recipe.batch_voxels)
+        if _other_meanings({site: answer.held}, {**self._own_domains, **state.shared}):
             raise Refused("OtherSpec")
         if one.steps > self.request.cycles * len(answer.held.domains):
             raise Refused("WrongWeight")
@@ -446,7 +458,7 @@ class Coordinator:
             )
             if decay:
                 state.momentum[owner] = kept
-        return self._store.put(state.weights[BACKBONE])
+        return digest_of(state.weights[BACKBONE])
 
     # The end
 
@@ -483,13 +495,17 @@ class Coordinator:
     def _publish(self, state: State) -> tuple[VersionRecord, ...]:
         """Versions of shared domains; the others belong to the sites and are in their catalogs."""
         plans = state.shared
-        network = build_network(self._architecture, self._topologies(plans))
+        network = build_network(self._architecture, self._topologies(plans), self.request.seed)
+        digests = {name: tensors_digest(network.owner_state(name)) for name in plans}
         for owner, weights in state.weights.items():
             network.load_owner(owner, weights)
         known = {one.domain: one for one in self._catalog.versions.by_run(self._run_id)}
         sites = self._catalog.federations.sites(self._run_id)
         for name, one in plans.items():
             if name in known:
+                continue
+            if tensors_digest(state.weights[name]) == digests[name]:  # as it began
+                self._on_note(f"{name} is not published: no round with it was taken")
                 continue
             assert one.plan is not None  # of a shared domain
             new = NewVersion(
@@ -501,10 +517,10 @@ class Coordinator:
                 metrics={"federation": {"sites": sites}},
             )
             known[name] = self._catalog.versions.publish(new)
-        return tuple(known[name] for name in plans)
+        return tuple(known[name] for name in plans if name in known)
 
 
-def _check_domains(held: Description, batch_voxels: int) -> None:
+def _check_domains(held: Description, architecture: Architecture, batch_voxels: int) -> None:
     """What a site says of its domains goes into the catalog, so it has to be what a plugin says;
     and its plan is what other sites work by, so it must not ask for more than the run does.
 
@@ -513,7 +529,8 @@ def _check_domains(held: Description, batch_voxels: int) -> None:
     """
     try:
         for name, one in held.domains.items():
-            if DomainSpec.parse(one.spec, name).name != name:
+            spec = DomainSpec.parse(one.spec, name)
+            if spec.name != name:
                 raise Refused("BadSpec")
             if one.plan is None:
                 continue
@@ -521,7 +538,7 @@ def _check_domains(held: Description, batch_voxels: int) -> None:
             PlanOverrides.model_validate(plan.model_dump(include=set(PlanOverrides.model_fields)))
             if plan.batch_size * prod(plan.patch_zyx) > LARGEST_BATCH * batch_voxels:
                 raise Refused("BadSpec")
-            if not all(0 < side < math.inf for side in plan.spacing_zyx_mm):
+            if any(faults_of(spec, plan, topology_of(spec, plan, architecture), architecture)):
                 raise Refused("BadSpec")
             if any(getattr(plan, name) for name in LEARNED):  # of a version that was trained
                 raise Refused("BadSpec")

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 
 from flwr.app import Message, RecordDict
+from flwr.app.error import Error
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
+from u2net_platform.errors import U2NetError
 from u2net_platform.federation.request import FederationRequest
 
 POLL_SECONDS = 1.0
@@ -39,21 +42,36 @@ class Exchange:
     def ask(
         self, nodes: Mapping[str, int], kind: str, contents: Mapping[str, RecordDict]
     ) -> dict[str, Message]:
-        """Send to each site, and wait for answers, no longer than a round takes."""
+        """Send to each site, and wait for answers, no longer than a round takes.
+
+        Each is asked for by itself: one that cannot be read would hide the others, and what it says
+        of its sender proves nothing.
+        """
         timeout = self._request.round_minutes * 60
+        until = time.monotonic() + timeout
         messages = {
             site: self._grid.create_message(content, kind, nodes[site], self._run_id, timeout)
             for site, content in contents.items()
         }
-        sites = {node: site for site, node in nodes.items()}
-        replies = self._grid.send_and_receive(list(messages.values()), timeout=timeout)
-        # A node that is not there is answered for by the SuperLink, under an id of its own.
-        by_message = {m.metadata.message_id: site for site, m in messages.items()}
+        numbers = self._grid.push_messages(list(messages.values()))
+        waiting = {site: one for site, one in zip(messages, numbers, strict=True) if one}
         found: dict[str, Message] = {}
-        for reply in replies:
-            site = by_message.get(reply.metadata.reply_to_message_id) or sites.get(
-                reply.metadata.src_node_id
-            )
-            if site is not None:
-                found.setdefault(site, reply)
-        return found
+        while True:
+            for site, number in list(waiting.items()):
+                if reply := self._reply(site, number, messages[site]):
+                    found[site] = reply
+                    del waiting[site]
+            if not waiting or time.monotonic() >= until:
+                return found
+            time.sleep(POLL_SECONDS)
+
+    def _reply(self, site: str, number: str, message: Message) -> Message | None:
+        """The answer to a message, if it is there."""
+        try:
+            return next(iter(self._grid.pull_messages([number])), None)
+        except U2NetError:
+            raise
+        except Exception as error:  # whatever Flower's decoders raise
+            self._on_note(f"{site}'s answer cannot be read: {type(error).__name__}")
+            code = ErrorCode.MESSAGE_UNAVAILABLE
+            return Message(Error(code, "BadMessage"), reply_to=message)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from u2net_platform.federation.aggregation import Contribution, Refused
+from u2net_platform.federation.aggregation import MOST_EXAMPLES, Contribution, Refused
 from u2net_platform.training.recipe import Recipe
 
 DESCRIBE, TRAIN, FINISH = "query", "train", "train.finish"
 ORDER, ANSWER, COUNTS = "order", "answer", "counts"
 TEXT = "json"
+LONGEST_TEXT = 1 << 20  # characters; what sites say of themselves is kept, and handed on
+MOST_DOMAINS = 32  # of a site
 
 Owners = Mapping[str, Mapping[str, Tensor]]
 
@@ -33,7 +35,7 @@ RunId = Annotated[str, Field(pattern=r"^\d{8}-\d{6}-[0-9a-f]{4}$")]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Told(Strict):
@@ -55,19 +57,19 @@ class Held(Strict):
     """A domain at a site. `plan`: where its weights are shared; else None."""
 
     spec: dict[str, Any]
-    plugin_digest: str
-    examples: int = Field(ge=1)
+    plugin_digest: str = Field(pattern="^[0-9a-f]{64}$")
+    examples: int = Field(ge=1, le=MOST_EXAMPLES)
     plan: dict[str, Any] | None
 
 
 class Description(Strict):
     """The answer to `Ask`, by domain."""
 
-    domains: dict[str, Held] = Field(min_length=1)
+    domains: dict[str, Held] = Field(min_length=1, max_length=MOST_DOMAINS)
 
 
-class Order(Told):
-    """To a site: train this round.
+class Terms(Told):
+    """To a site: what a run is, and where it is.
 
     confirmed: the last round whose contribution of this site was taken, 0 if none was; what the
         site keeps of its own goes on from there.
@@ -87,7 +89,17 @@ class Order(Told):
     seconds: float = Field(gt=0)
 
 
-class Finish(Order):
+class Order(Terms):
+    """To a site: train this round."""
+
+    @model_validator(mode="after")
+    def _is_new(self) -> Self:
+        if self.confirmed >= self.round:  # training it would begin by removing what is confirmed
+            raise ValueError(f"round {self.round} is asked for, and {self.confirmed} is confirmed")
+        return self
+
+
+class Finish(Terms):
     """To a site: publish your domains with this backbone. `sites`: by name, the rounds of each."""
 
     sites: dict[str, int]
@@ -115,8 +127,10 @@ def unpack(kind: type[Kind], content: RecordDict) -> tuple[Kind, dict[str, dict[
         Refused: BadMessage; the content is not of this kind.
     """
     try:
-        text = content.config_records[ORDER][TEXT]
-        found = kind.model_validate_json(str(text))
+        text = str(content.config_records[ORDER][TEXT])
+        if len(text) > LONGEST_TEXT:
+            raise Refused("BadMessage")
+        found = kind.model_validate_json(text)
         return found, _owners(content)
     except Exception as error:  # numpy alone raises EOFError, BadZipFile and MemoryError
         raise Refused("BadMessage") from error
@@ -172,10 +186,12 @@ def content_of(message: Message) -> RecordDict:
     """The content of an answer.
 
     Raises:
-        Refused: Unreachable, or the word that the site failed with.
+        Refused: Unreachable, or the word that the site failed with; NotApproved, where it has not
+            approved the bundle, and BadMessage, of an answer that cannot be read.
     """
-    if message.has_error():
-        raise Refused("Unreachable")
+    if message.has_error():  # Flower's text names the class of what was raised
+        told = message.error.reason or ""
+        raise Refused(next((w for w in ("NotApproved", "BadMessage") if w in told), "Unreachable"))
     if ANSWER in message.content.config_records:
         # A word of a site goes into the catalog: letters only, and few.
         text = str(message.content.config_records[ANSWER].get("failed", ""))

@@ -8,6 +8,7 @@ tell well whether the site took part with its data or not at all. Source: Geyer,
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from math import prod
@@ -20,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import ndtri
 from torch import Tensor
 
-from u2net_platform.errors import BudgetSpent, InvalidSite
+from u2net_platform.errors import BudgetSpent, Diverged, InvalidSite
 from u2net_platform.federation.aggregation import Weights, norm_of
 from u2net_platform.files import exclusive, write_text
 
@@ -70,10 +71,14 @@ class Privacy:
 
         Raises:
             BudgetSpent: one more round is more than the site allows.
+            Diverged: a number is not finite, which no clipping bounds and no noise hides.
         """
         whole = {f"{o}/{n}": t for o, update in updates.items() for n, t in update.items()}
+        norm = norm_of(whole)
+        if not math.isfinite(norm):
+            raise Diverged("The update holds NaN or infinite values", "Ask for smaller steps.")
         if self._rules.clip:
-            scale = min(1.0, self._rules.clip / max(norm_of(whole), 1e-30))
+            scale = min(1.0, self._rules.clip / max(norm, 1e-30))
             whole = {name: tensor * scale for name, tensor in whole.items()}
         if self._rules.noise:
             self._spend()

@@ -45,6 +45,7 @@ from u2net_platform.federation.messages import (
     Held,
     Order,
     Published,
+    Terms,
     Told,
 )
 from u2net_platform.federation.privacy import Privacy
@@ -134,6 +135,7 @@ class Site:
     def _train(self, order: Order, given: Mapping[str, Weights]) -> Sent:
         until = time.monotonic() + order.seconds
         self.privacy.require_room()
+        given = self._mine_left_out(given)
         held = self._prepare(order.fold, order.recipe.batch_voxels, order.plans)
         self._require_same_data(order.run, held)
         prepared = {name: one for name, one in held.items() if not self._waits(name, given)} or held
@@ -155,14 +157,24 @@ class Site:
         self._forget_rounds(order.run, {order.confirmed, order.round})
         return self._sent(order, given, network, prepared, watch, self._description(held))
 
+    def _shares(self, name: str) -> bool:
+        return self.config.domains[name].weights == "average"
+
+    def _mine_left_out(self, given: Mapping[str, Weights]) -> dict[str, Weights]:
+        """Of what the coordinator sends, what it may say: never a domain's own weights, whose first
+        and last layers it could choose so that the update shows the images."""
+        shared = {name for name in self.config.domains if self._shares(name)}
+        return {owner: one for owner, one in given.items() if owner in {BACKBONE, *shared}}
+
     def _waits(self, name: str, given: Mapping[str, Weights]) -> bool:
         """Whether a domain's first weights have yet to come from the coordinator, which hears of it
         by the answer to this order."""
-        return self.config.domains[name].weights == "average" and name not in given
+        return self._shares(name) and name not in given
 
     def finish(self, finish: Finish, given: Mapping[str, Weights]) -> Published:
         """Publish the site's domains on the final backbone, in the site's own catalog."""
         _require_release(finish)
+        given = self._mine_left_out(given)
         before = self._kept(finish.run, finish.confirmed)
         trained = _domains_in(before) if before else set()
         prepared = {
@@ -196,7 +208,7 @@ class Site:
         watch: _Watch,
         description: Description,
     ) -> Sent:
-        shared = {name for name in prepared if self.config.domains[name].weights == "average"}
+        shared = {name for name in prepared if self._shares(name)}
         raw = {
             owner: {name: tensor - given[owner][name] for name, tensor in weights.items()}
             for owner in (BACKBONE, *sorted(shared & given.keys()))
@@ -227,12 +239,11 @@ class Site:
     def _description(self, prepared: Mapping[str, PreparedDomain]) -> Description:
         held = {}
         for name, one in prepared.items():
-            shared = self.config.domains[name].weights == "average"
             held[name] = Held(
                 spec=one.plugin.spec.document(),
                 plugin_digest=one.plugin.digest,
                 examples=len(one.training),
-                plan=one.plan.model_dump(mode="json") if shared else None,
+                plan=one.plan.model_dump(mode="json") if self._shares(name) else None,
             )
         return Description(domains=held)
 
@@ -244,7 +255,7 @@ class Site:
         found = {}
         for name, one in sorted(self.config.domains.items()):
             data = self.path(one.data)
-            shared = one.weights == "average" and name in plans
+            shared = self._shares(name) and name in plans
             plan = Plan.model_validate(plans[name]) if shared else None
             key = (name, fold, batch_voxels, plan.digest if plan else None)
             if key not in self._prepared:
@@ -290,7 +301,7 @@ class Site:
             add_domain(find_plugin(name, self.settings), self.catalog, data)
 
     def _network(
-        self, order: Order, given: Mapping[str, Weights], prepared: Mapping[str, PreparedDomain]
+        self, order: Terms, given: Mapping[str, Weights], prepared: Mapping[str, PreparedDomain]
     ) -> UniversalUNet:
         architecture = Architecture.model_validate(order.architecture)
         topologies = {
@@ -303,7 +314,7 @@ class Site:
 
     def _trainer(
         self,
-        order: Order,
+        order: Terms,
         network: UniversalUNet,
         prepared: Mapping[str, PreparedDomain],
         owners: frozenset[str],
@@ -315,6 +326,7 @@ class Site:
             workers=self.config.workers,
             owners=owners or frozenset(prepared),
             proximal=order.proximal,
+            validations=0,  # they would take of the round's time; the end of the run has one
         )
         return Trainer(network, prepared, order.recipe, options, directory)
 

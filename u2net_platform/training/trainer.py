@@ -41,7 +41,7 @@ from u2net_platform.training.schedule import schedule_of
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CHECKPOINT_SECONDS = 90.0
-VALIDATIONS = 8  # in a run at most, the last one at its end
+VALIDATIONS = 8
 CURVE_CYCLES = 10  # a point of a loss curve is their mean
 MOMENTUM = 0.99
 
@@ -57,6 +57,7 @@ class Options:
     minutes: where given, the number of cycles is fixed after a sixteenth of them, from the speed
         until then of steps and of a validation.
     proximal: pull of the backbone towards where it began, FedProx's mu.
+    validations: in a run at most, the last one at its end.
     """
 
     seed: int
@@ -65,6 +66,7 @@ class Options:
     owners: frozenset[str]
     minutes: float | None = None
     proximal: float = 0.0
+    validations: int = VALIDATIONS
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class Trainer:
         self._clock = _Clock()
         self._notes: list[str] = []
         self._budget: TimeBudget | None = None
-        self._validations: int | None = VALIDATIONS
+        self._validations: int | None = options.validations
         if options.minutes is not None:
             begin = math.ceil(batches_ahead(self._workers) / len(domains)) + 1
             self._budget = TimeBudget(options.minutes, begin)
@@ -338,7 +340,7 @@ class Trainer:
             losses = {f"loss/{name}": float(np.mean(v)) for name, v in self._clock.losses.items()}
             self._clock.losses = {}
             self._note(losses, recorder)
-        if validations is not None:
+        if validations:
             due, before = (
                 n * validations // self._recipe.cycles for n in (self.cycle, self.cycle - 1)
             )
@@ -356,7 +358,7 @@ class Trainer:
         self._budget.end_cycle()
         if self._budget.is_timed:
             self._note_validation(watcher, recorder)
-            self._validations = self._budget.reserve_validations(VALIDATIONS)
+            self._validations = self._budget.reserve_validations(self.options.validations)
         if (left := self._budget.cycles_left()) is not None:
             self._set_cycles(self.cycle + left)
 

@@ -77,7 +77,7 @@ def collect_garbage(
 
 
 def _named(catalog: Catalog) -> set[str]:
-    return catalog.versions.digests_of_files() | catalog.federations.backbones()
+    return catalog.versions.digests_of_files()
 
 
 def _own_catalog(settings: Settings) -> Catalog:

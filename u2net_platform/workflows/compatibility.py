@@ -64,9 +64,15 @@ def misfits(part: NewVersion, backbone: NewVersion, where: str) -> list[str]:
             f"the domain was trained on backbone {part.backbone_digest[:12]}, "
             f"this is {backbone.backbone_digest[:12]}"
         )
-    return found + list(
-        chain(_differences(spec, plan, topology, own), _excesses(plan, topology, own))
-    )
+    return [*found, *faults_of(spec, plan, topology, own)]
+
+
+def faults_of(
+    spec: DomainSpec, plan: Plan, topology: Topology, architecture: Architecture
+) -> Iterator[str]:
+    """Where a domain's parts contradict each other, or ask for more than any can use."""
+    yield from _differences(spec, plan, topology, architecture)
+    yield from _excesses(plan, topology, architecture)
 
 
 def geometry_of(
