@@ -45,7 +45,8 @@ class Imports:
         """Publish a version with its run, and its domain if need be: all of it, or nothing.
 
         The same parts again are the version that is there: it gets the metrics that it lacks. One
-        that was made here gets them from whom the user trusts: by scores a version is deployed.
+        that was made here, or came in a signed bundle, gets them from whom the user trusts: by
+        scores a version is deployed.
         """
 
         def work(session: Session) -> Taken:
@@ -53,7 +54,8 @@ class Imports:
             row = _same_parts(session, new)
             if row is not None:
                 made_here = session.get_one(RunRow, row.run_id).directory != run.directory
-                return _completed(row, new, closed=made_here and not trusted)
+                signed = bool(row.metrics.get(ORIGIN, {}).get("signer"))
+                return _completed(row, new, closed=(made_here or signed) and not trusted)
             run_id = _find_or_add_run(session, run, new.domain)
             row = add_version(session, new.model_copy(update={"run_id": run_id}))
             return Taken(version_record(row), True, (), ())
@@ -100,7 +102,9 @@ def _find_or_add_run(session: Session, run: RunRecord, domain: str) -> str:
     Raises:
         Conflict: that name has another run too.
     """
-    known = set(session.scalars(select(DomainRow.name).where(DomainRow.name.in_(run.domains))))
+    # A domain whose data the bundle does not tell may come with a bundle that does.
+    named = [name for name in run.domains if name == domain or name in run.fingerprints]
+    known = set(session.scalars(select(DomainRow.name).where(DomainRow.name.in_(named))))
     digest = digest_of_json(run.model_dump(mode="json", include=OF_A_RUN) | {"domain": domain})
     for name in (run.id, f"{run.id[: LONGEST_ID - 13]}-{digest[:12]}"):
         row = session.get(RunRow, name)

@@ -38,7 +38,8 @@ def _shown(metrics: dict[str, Any]) -> str:
         f" surface Dice {_score(one.get('surface_dice'))}"
         for name, one in [*metrics["classes"].items(), ("mean", metrics["overall"])]
     ]
-    return "\n".join([*lines, f"cases: {metrics.get('cases', '-')}"])
+    cases, failures = (metrics.get(key, "-") for key in ("cases", "failures"))
+    return "\n".join([*lines, f"cases: {cases}, failed: {failures}"])
 
 
 VERSIONS: dict[str, Callable[[VersionRecord], object]] = {

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import ValidationError
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.imports import ORIGIN
 from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
 from u2net_platform.domains.plugin import with_hooks
@@ -65,11 +66,14 @@ def export_bundle(
         NotWritable, DiskFull
     """
     catalog, store = Catalog.open(settings.database_url), WeightStore(settings.weights_dir)
-    run = catalog.runs.get(record.run_id)
+    run = _as_made(record, catalog.runs.get(record.run_id))
     probe = record.probe or take_probe(load_network(store, record), record.domain, store)
     provenance = _provenance(record.model_copy(update={"probe": probe}), run)
     # Scores on other data are of who has those.
     metrics = {key: one for key, one in record.metrics.items() if key in Metrics.model_fields}
+    # No case has an empty name: what is found cannot say which cases it has learned from.
+    silent = {one.version for one in catalog.versions.that_saw_case(record.domain, "")}
+    card = model_card(record, run, pictures is not None, record.reference not in silent)
     members = {
         "backbone.safetensors": _weights(store, record.backbone_digest),
         "domain.safetensors": _weights(store, record.domain_digest),
@@ -78,7 +82,7 @@ def export_bundle(
         "metrics.json": _json(metrics),
         "probe.safetensors": _weights(store, probe["input"]),
         "provenance.json": provenance.model_dump_json(indent=2).encode(),
-        "README.md": model_card(record, run, pictures is not None).encode(),
+        "README.md": card.encode(),
     }
     if pictures is not None:
         members["pictures.png"] = pictures
@@ -92,8 +96,8 @@ def import_bundle(
     """Verify a bundle, and publish what it holds as the next version of its domain.
 
     Again, it is the version that is there already, which gets the scores that it lacks; one that
-    was made here gets them from a trusted signer alone. A version made with a plugin's code needs
-    that plugin on this machine: bundles carry no code.
+    was made here, or came in a signed bundle, gets them from a trusted signer alone. A version made
+    with a plugin's code needs that plugin on this machine: bundles carry no code.
 
     Raises:
         BundleUnsafe, BundleSchema, BundleAltered, BundleUntrusted: as `read_bundle`.
@@ -110,6 +114,15 @@ def import_bundle(
     run = RunRecord(**dict(parts.provenance.run) | LOCAL_TO_A_MACHINE)
     taken = catalog.imports.take(parts.new, run, trusted=bool(trusted))
     return Imported(taken.record, contents.signer, taken.new, taken.added, taken.kept)
+
+
+def _as_made(record: VersionRecord, run: RunRecord) -> RunRecord:
+    """The run as it was where the version was made: of one that came in a bundle, the catalog has
+    neither the base nor the domains that it does not know."""
+    if run.directory or not (origin := record.metrics.get(ORIGIN)):
+        return run
+    domains = tuple(origin.get("trained_with", run.domains))
+    return run.model_copy(update={"domains": domains, "base_version": origin.get("base")})
 
 
 def _provenance(record: VersionRecord, run: RunRecord) -> Provenance:

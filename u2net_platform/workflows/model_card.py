@@ -8,8 +8,12 @@ from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.domains.spec import DomainSpec
 
 
-def model_card(record: VersionRecord, run: RunRecord, pictures: bool) -> str:
-    """The card as Markdown. `pictures`: there is a pictures.png beside it."""
+def model_card(record: VersionRecord, run: RunRecord, pictures: bool, unseen: bool) -> str:
+    """The card as Markdown.
+
+    pictures: there is a pictures.png beside it. unseen: all cases that it learned from are known,
+    so that none of them was a test.
+    """
     spec = DomainSpec.parse(record.spec, f"the spec of {record.reference}")
     citation = f"\n{spec.data.citation}\n" if spec.data.citation else ""
     shown = "\n![predicted and true contours](pictures.png)\n" if pictures else ""
@@ -27,7 +31,7 @@ def model_card(record: VersionRecord, run: RunRecord, pictures: bool) -> str:
 | domain's weights | `{record.domain_digest}` |
 
 ## Scores
-{_scores(record.metrics.get("test"))}{shown}
+{_scores(record.metrics.get("test"), unseen)}{shown}
 ## Data
 
 {spec.data.dataset}, licence: {spec.data.licence}. The weights learned from these data; see whether
@@ -41,7 +45,7 @@ mean nothing.
 """
 
 
-def _scores(test: dict[str, Any] | None) -> str:
+def _scores(test: dict[str, Any] | None, unseen: bool) -> str:
     if test is None:
         return "\nIt has no scores of test cases.\n"
     rows = "".join(
@@ -49,7 +53,10 @@ def _scores(test: dict[str, Any] | None) -> str:
         f"| {_shown(one, 'surface_dice')} |\n"
         for name, one in [*test["classes"].items(), ("mean", test["overall"])]
     )
-    cases = f"{test['cases']} test cases, never seen in training. " if "cases" in test else ""
+    claim = ", never seen in training" if unseen else ""
+    cases = f"{test['cases']} test cases{claim}. " if "cases" in test else ""
+    if "failures" in test:
+        cases += f"{test['failures']} failed: such a case has Dice 0, and no HD95."
     return f"\n{cases}\n\n| class | Dice | HD95, mm | surface Dice |\n|---|---|---|---|\n{rows}"
 
 

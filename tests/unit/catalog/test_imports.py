@@ -74,6 +74,31 @@ def test_a_version_that_was_made_here_gets_scores_from_a_trusted_bundle_alone(
     assert trained.imports.take(praised, run, trusted=True).added == ("test",)
 
 
+def test_one_from_a_trusted_signer_gets_no_scores_from_an_unsigned_bundle(
+    catalog: Catalog, new_run: Callable[..., RunRecord], new_version: Callable[..., NewVersion]
+) -> None:
+    run = new_run(directory="")
+    signed = new_version(metrics={"bundle": {"sha256": "1", "signer": "lab"}})
+    assert catalog.imports.take(signed, run, trusted=True).new
+    forged = new_version(metrics={"bundle": {"sha256": "2", "signer": None}} | SCORES)
+    taken = catalog.imports.take(forged, run)
+    assert (taken.added, taken.kept) == ((), ("test",))
+    assert taken.record.metrics == signed.metrics
+    assert catalog.imports.take(forged, run, trusted=True).added == ("test",)
+
+
+def test_data_that_one_bundle_does_not_tell_come_with_another(
+    catalog: Catalog, new_run: Callable[..., RunRecord], new_version: Callable[..., NewVersion]
+) -> None:
+    catalog.domains.add({"name": "liver"}, "liver", "a" * 64, "bundled")
+    prints = {name: {"data_digest": name[0] * 64} for name in ("liver", "heart")}
+    run = new_run(domains=("liver", "heart"), fingerprints=prints, directory="")
+    partly = run.model_copy(update={"fingerprints": {"heart": prints["heart"]}})
+    catalog.imports.take(new_version(domain="heart"), partly)
+    catalog.imports.take(new_version(domain="liver"), run)
+    assert {one.version for one in catalog.versions.that_saw("l" * 64)} == {"heart:1", "liver:1"}
+
+
 def test_a_run_whose_parts_come_one_by_one_is_one_run_with_the_data_of_all(
     catalog: Catalog, new_run: Callable[..., RunRecord], new_version: Callable[..., NewVersion]
 ) -> None:

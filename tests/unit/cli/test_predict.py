@@ -313,7 +313,8 @@ def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_serv
         told = run(*evaluate, other, "--keep", "again").stderr
     assert "does not say which cases" in told
     assert run(*deploy).exit_code == 0
-    assert "external/ward" in run("model", "show", "bright:1").stdout
+    shown = run("model", "show", "bright:1").stdout
+    assert ("external/ward" in shown, "cases: 12, failed: 0" in shown) == (True, True)
     bundle = tmp_path / "bright.u2net"
     assert run("model", "export", "bright:1", "-o", bundle).exit_code == 0
     with zipfile.ZipFile(bundle) as members:

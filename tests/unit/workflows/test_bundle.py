@@ -128,6 +128,37 @@ def test_the_card_says_what_a_person_should_know(bundle: Path) -> None:
         assert told in card
 
 
+def test_the_card_tells_of_failures_and_claims_nothing_that_nobody_can_say(
+    settings, elsewhere: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    catalog, again = Catalog.open(settings.database_url), tmp_path / "again.u2net"
+    assert b"never seen in training" in parts_of(bundle)["README.md"]
+    assert b"failed" not in parts_of(bundle)["README.md"]
+    test = catalog.find("bright:1").metrics["test"] | {"failures": 2}
+    export_bundle(settings, catalog.versions.add_metrics("bright", 1, {"test": test}), again)
+    assert b"2 failed" in parts_of(again)["README.md"]
+    record = import_bundle(elsewhere, bundle).record  # without the names of its cases
+    export_bundle(elsewhere, record, again)
+    card = parts_of(again)["README.md"]
+    assert (b"3 test cases" in card, b"never seen" in card) == (True, False)
+
+
+def test_a_second_journey_keeps_base_and_companions(
+    elsewhere: Settings, bundle: Path, tmp_path: Path
+) -> None:
+    parts = parts_of(bundle)
+    origin("base_version", to="ball:1")(parts)
+    origin("run", "domains", to=["twin", "bright"])(parts)
+    write(bundle, parts)
+    further, again = Settings(home=tmp_path / "further"), tmp_path / "again.u2net"
+    export_bundle(elsewhere, import_bundle(elsewhere, bundle).record, again)
+    assert b"twin, bright" in parts_of(again)["README.md"]
+    came = import_bundle(further, again).record.metrics["bundle"]
+    assert (came["base"], came["trained_with"]) == ("ball:1", ["twin", "bright"])
+    (found,) = Catalog.open(further.database_url).versions.that_saw_case("ball", "ball_000")
+    assert (found.version, found.directly) == ("bright:1", None)
+
+
 def drop(name: str) -> Callable[[Parts], None]:
     return lambda parts: parts.__delitem__(name)
 
