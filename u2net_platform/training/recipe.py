@@ -24,14 +24,14 @@ class Recipe(BaseModel):
 
     dense_learning_rate: in place of the other where convolutions are dense (shared, independent):
         there a weight is one of many times as many, so smaller, and wants smaller steps.
-    clip_norm: largest norm of a step's gradient. batch_voxels: bound on the voxels of a batch, from
-    which the plan derives patch and batch size.
+    clip_norm: largest norm of a step's gradient; with None, for which a file has inf, any.
+    batch_voxels: bound on the voxels of a batch, from which the plan derives patch and batch size.
     temperature: with T, a domain's share of steps is proportional to (its training cases) **
     (1 / T); with None, for which a file has inf, the domains take turns.
     precision: bfloat16 takes effect on a GPU alone; elsewhere the run says so.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     loss: Literal["lovasz_focal", "dice_cross_entropy"]
@@ -43,7 +43,8 @@ class Recipe(BaseModel):
     cycles: Annotated[int, Field(ge=1)]
     clip_norm: Positive | None = None
     batch_voxels: Annotated[int, Field(ge=1024)]
-    temperature: Positive | None = None
+    # Below, a share may be larger than any float.
+    temperature: Annotated[float, Field(ge=0.1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     augmentation: AugmentationRates = AugmentationRates()
 
@@ -72,11 +73,11 @@ class Recipe(BaseModel):
                 f"Correct each of them. The keys are: {', '.join(_keys(cls))}.",
             ) from error
 
-    @field_validator("temperature")
+    @field_validator("temperature", "clip_norm", mode="before")
     @classmethod
-    def _in_turn(cls, temperature: float | None) -> float | None:
+    def _without(cls, value: object) -> object:
         """JSON knows no infinity, and neither does TOML know null."""
-        return None if temperature == math.inf else temperature
+        return None if value == math.inf else value
 
     def suited_to(self, convolutions: Literal["separable", "dense"]) -> Recipe:
         """The recipe with the learning rate of such networks."""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from u2net_platform.errors import InvalidRecipe
 from u2net_platform.training.recipe import BUNDLED, Recipe
@@ -38,11 +40,32 @@ def test_assignments_set_any_key_and_are_checked_like_a_file() -> None:
             Recipe.load("default", [text])
 
 
-def test_an_infinite_temperature_is_taking_turns_and_survives_json() -> None:
-    shares, turns = Recipe.load("default"), Recipe.load("default", ["temperature=inf"])
-    assert shares.temperature is not None
-    assert turns.temperature is None
-    assert Recipe.model_validate_json(turns.model_dump_json()) == turns
+@pytest.mark.parametrize("key", ["temperature", "clip_norm"])
+def test_an_infinite_temperature_or_norm_is_none_and_survives_json(key: str) -> None:
+    plain, without = Recipe.load("default"), Recipe.load("default", [f"{key}=inf"])
+    assert getattr(plain, key) is not None
+    assert getattr(without, key) is None
+    assert Recipe.model_validate_json(without.model_dump_json()) == without
+
+
+NUMBERS = ("learning_rate", "dense_learning_rate", "weight_decay", "augmentation.elastic")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{key}=inf" for key in NUMBERS]
+    + [f"{key}=nan" for key in (*NUMBERS, "temperature", "clip_norm")]
+    + ["temperature=0.01"],
+)
+def test_numbers_of_a_recipe_are_finite_whoever_sends_them(text: str) -> None:
+    key, _, value = text.partition("=")
+    with pytest.raises(InvalidRecipe, match=key):
+        Recipe.load("default", [text])
+    sent = json.loads(Recipe.load("default").model_dump_json())
+    table, _, name = key.rpartition(".")
+    (sent[table] if table else sent)[name] = float(value)
+    with pytest.raises(ValidationError, match=name):
+        Recipe.model_validate_json(json.dumps(sent))
 
 
 def test_all_faults_of_a_recipe_are_told_at_once(tmp_path: Path) -> None:
