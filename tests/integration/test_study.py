@@ -92,6 +92,7 @@ def test_a_study_that_is_stopped_goes_on_and_trains_nothing_twice(
     catalog.versions.add_metrics("ball", 1, {"test": {**scores, "failures": 1}})
     assert sum(one.failures for one in go().modes) == 0
 
+    assert {count for one in result.modes for count in one.steps.values()} == {2}
     independent, shared, universal = result.modes
     assert independent.parameters > shared.parameters > 10 * universal.parameters
     assert independent.added == pytest.approx(independent.parameters / 2, rel=0.01)

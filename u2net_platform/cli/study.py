@@ -33,8 +33,9 @@ def study(
 ) -> None:
     """Train independent, shared and universal networks with equal budgets; print Tables 2 and 3.
 
-    Each domain gets the same number of steps in every mode. Ctrl-C stops a study; the same command
-    goes on with it, and repeats no run that is completed.
+    Each domain gets the same number of steps in every mode; with a recipe like `paper`, whose
+    schedule is `plateau`, each run ends by itself, and the table tells its steps. Ctrl-C stops a
+    study; the same command goes on with it, and repeats no run that is completed.
 
     \b
     Examples:
@@ -46,6 +47,8 @@ def study(
     from u2net_platform.settings import Settings
     from u2net_platform.workflows.study import Study, run_study, to_markdown
 
+    if len(set(domains)) < len(domains):
+        raise typer.BadParameter("a domain is named twice")
     if new in domains:
         raise typer.BadParameter(f"{new} cannot be new: it is among the domains")
     if options.fold is None:

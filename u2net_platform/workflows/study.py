@@ -46,6 +46,7 @@ PAPER_DICE: Mapping[str, Mapping[Mode, tuple[float, ...]]] = {
     "pancreas": {"independent": (78.78,), "shared": (57.57,), "universal": (62.08,)},
     "spleen": {"independent": (92.37,), "shared": (90.67,), "universal": (91.60,)},
 }
+PAPER_NEW = "spleen"  # which the other five were trained without
 PAPER_PARAMETERS: Mapping[Mode, tuple[str, str]] = {
     "independent": ("126.7M", "30.7M"),
     "shared": ("30.7M", "0"),
@@ -58,7 +59,7 @@ class Study:
     """domains are trained in every mode; `new` is trained on its own, and frozen onto the others.
 
     Each domain gets the same number of optimiser steps everywhere, the recipe's cycles: they take
-    turns, whatever its temperature.
+    turns, whatever its temperature. With the schedule `plateau` a run ends by itself instead.
     """
 
     domains: tuple[str, ...]
@@ -73,20 +74,23 @@ class Study:
 
 @dataclass(frozen=True)
 class ModeResult:
-    """Dice (0..1) by domain and class on test cases; weights of the whole network, and those that
-    the new domain adds; seconds from the start to the end of the runs, pauses included."""
+    """Dice (0..1) by domain and class on test cases; optimiser steps that each domain made; weights
+    of the whole network, and those that the new domain adds; seconds from the start to the end of
+    the runs, pauses included."""
 
     mode: Mode
     versions: tuple[str, ...]
     dice: dict[str, dict[str, float | None]]
     failures: int
+    steps: dict[str, int]
     parameters: int
     added: int | None
     seconds: float
 
-    def mean(self, domain: str) -> float:
-        """Of the domain's classes; a class that no test case has is left out."""
-        return fmean(value for value in self.dice[domain].values() if value is not None)
+    def mean(self, domain: str) -> float | None:
+        """Of the domain's classes; one that no test case has is left out. None if all are."""
+        found = [value for value in self.dice[domain].values() if value is not None]
+        return fmean(found) if found else None
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,7 @@ def _result(
             for version in versions
         },
         failures=sum(version.metrics["test"]["failures"] for version in versions),
+        steps={name: run.step // len(run.domains) for run in runs for name in run.domains},
         parameters=sum(_counts(group).everything for group in each),
         added=added,
         seconds=sum(
@@ -246,11 +251,15 @@ def to_markdown(result: StudyResult) -> str:
     names = [*study.domains, *([study.new] if study.new else [])]
     header = ["Dice, %", "test cases", *MODES, *(f"paper, {mode}" for mode in MODES)]
     rows = [row for name in names for row in _rows(result, name)]
-    means = [f"{100 * fmean(one.mean(name) for name in study.domains):.1f}" for one in result.modes]
-    rows.append(["**mean of domains, without the new**", "", *means, "84.3", "82.6", "83.1"])
+    means = _means(result, names)
+    old = [means[name] for name in study.domains if name in means]
+    ours = [_percent(fmean(one)) for one in zip(*old, strict=True)] or ["-" for _ in MODES]
+    theirs = [f"{_paper_mean(mode):.1f}" for mode in MODES]
+    rows.append([f"**mean of {len(old)} domains, without the new**", "", *ours, *theirs])
     sizes = [
         [
             one.mode,
+            ", ".join(f"{name} {count:,}" for name, count in one.steps.items()),
             f"{one.parameters:,}",
             "-" if one.added is None else f"{one.added:,}",
             *PAPER_PARAMETERS[one.mode],
@@ -260,18 +269,38 @@ def to_markdown(result: StudyResult) -> str:
         for one in result.modes
     ]
     sizes_header = [
-        *("mode", "weights", "added by the new domain", "paper, its counting", "paper, added"),
-        *("minutes, pauses included", "cases failed"),
+        *("mode", "steps", "weights", "added by the new domain"),
+        *("paper, its counting", "paper, added", "minutes, pauses included", "cases failed"),
     ]
     recipe = study.recipe
+    steps = f"{recipe.cycles} steps of every domain"
+    if recipe.schedule == "plateau":
+        length = f"each run ends by itself, at the latest after {steps}"
+    else:
+        length = f"{steps} in every mode"
     budget = (
-        f"Budget: {recipe.cycles} steps of every domain in every mode, in turn, recipe "
-        f"{recipe.name}, "
+        f"Budget: {length}, in turn, recipe {recipe.name}, "
         f"batches of up to {recipe.batch_voxels:,} voxels, architecture {study.architecture}, "
-        f"fold {study.fold}, seed {study.seed}. The paper's means are over its own five domains."
+        f"fold {study.fold}, seed {study.seed}. The paper's means are over its own five domains, of "
+        "the mean of each one's classes."
     )
-    parts = [budget, _table(header, rows), _table(sizes_header, sizes), *_verdicts(result, names)]
+    parts = [budget, _table(header, rows), _table(sizes_header, sizes), *_verdicts(result, means)]
     return "\n\n".join(parts) + "\n"
+
+
+def _means(result: StudyResult, names: list[str]) -> dict[str, list[float]]:
+    """By domain, its mean Dice in each mode; without domains that have none in some mode."""
+    found = {name: [one.mean(name) for one in result.modes] for name in names}
+    return {
+        name: [value for value in values if value is not None]
+        for name, values in found.items()
+        if None not in values
+    }
+
+
+def _paper_mean(mode: Mode) -> float:
+    """Of the domains that its networks were trained with, as `ModeResult.mean` of each."""
+    return fmean(fmean(dice[mode]) for name, dice in PAPER_DICE.items() if name != PAPER_NEW)
 
 
 def _rows(result: StudyResult, name: str) -> Iterator[list[str]]:
@@ -283,11 +312,10 @@ def _rows(result: StudyResult, name: str) -> Iterator[list[str]]:
         yield [f"{name}{new}: {label}", str(result.cases[name]), *found, *theirs]
 
 
-def _verdicts(result: StudyResult, names: list[str]) -> Iterator[str]:
+def _verdicts(result: StudyResult, means: Mapping[str, list[float]]) -> Iterator[str]:
     """A sentence for each mode that shares weights: by how much it wins or loses, and where."""
-    alone, *sharing = result.modes
-    for one in sharing:
-        gains = {name: 100 * (one.mean(name) - alone.mean(name)) for name in names}
+    for place, one in enumerate(result.modes[1:] if means else (), start=1):
+        gains = {name: 100 * (dice[place] - dice[0]) for name, dice in means.items()}
         told = ", ".join(f"{name} {gain:+.1f}" for name, gain in gains.items())
         lost = [name for name, gain in gains.items() if gain < 0]
         verdict = f"It loses on {', '.join(lost)}." if lost else "It loses nowhere."
