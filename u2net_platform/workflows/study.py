@@ -281,8 +281,8 @@ def to_markdown(result: StudyResult) -> str:
     budget = (
         f"Budget: {length}, in turn, recipe {recipe.name}, "
         f"batches of up to {recipe.batch_voxels:,} voxels, architecture {study.architecture}, "
-        f"fold {study.fold}, seed {study.seed}. The paper's means are over its own five domains, of "
-        "the mean of each one's classes."
+        f"fold {study.fold}, seed {study.seed}. The paper's means are over its own five domains, "
+        "of the mean of each one's classes."
     )
     parts = [budget, _table(header, rows), _table(sizes_header, sizes), *_verdicts(result, means)]
     return "\n\n".join(parts) + "\n"
