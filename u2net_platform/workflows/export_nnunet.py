@@ -31,7 +31,8 @@ def export_nnunet(
     """Write the folder `target/Dataset<number>_<Name>` and return it.
 
     Cases are as training here sees them before preparation: turned to LPS, cleaned by the plugin,
-    with the classes of the spec. `number` is nnU-Net's, within 1..999.
+    with the classes of the spec; training cases without a label, which nnU-Net does not read, are
+    left out. `number` is nnU-Net's, within 1..999.
 
     Raises:
         DataError: a case cannot be used; nothing is written.
@@ -41,12 +42,13 @@ def export_nnunet(
     directory = target / f"Dataset{number:03d}_{name}"
     if directory.exists():
         raise NotWritable(f"{directory} exists already", "Choose another number, or remove it.")
+    training = [case for case in dataset.training if case.label is not None]
     with atomic_directory(directory) as folder:
-        for part, cases in (("Tr", dataset.training), ("Ts", dataset.test)):
+        for part, cases in (("Tr", training), ("Ts", dataset.test)):
             for case in cases:
                 _write_case(plugin, case, folder, part)
                 on_case(case.id)
-        description = _description(plugin, dataset)
+        description = _description(plugin, dataset.name, len(training))
         write_text(folder / DESCRIPTION_FILE, json.dumps(description, indent=2) + "\n")
     return directory
 
@@ -66,18 +68,18 @@ def _write_case(plugin: DomainPlugin, case: Case, folder: Path, part: str) -> No
         write_array(folder / f"labels{part}" / file, array[None], labels.grid)
 
 
-def _description(plugin: DomainPlugin, dataset: Dataset) -> dict[str, Any]:
+def _description(plugin: DomainPlugin, name: str, cases: int) -> dict[str, Any]:
     spec = plugin.spec
     labels = {label: value for value, label in enumerate(("background", *spec.class_names))}
     if spec.ignore or spec.unlabelled:
         labels["ignore"] = spec.classes
     return {
-        "name": dataset.name,
+        "name": name,
         "description": spec.description,
         "reference": spec.data.citation,
         "licence": spec.data.licence,
         "channel_names": {str(index): channel for index, channel in enumerate(spec.channels)},
         "labels": labels,
-        "numTraining": len(dataset.training),
+        "numTraining": cases,
         "file_ending": FILE_ENDING,
     }

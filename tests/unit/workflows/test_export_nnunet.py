@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,17 @@ def test_the_description_is_as_nnunet_wants_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in directory.iterdir()) == [
         "dataset.json", "imagesTr", "imagesTs", "labelsTr"
     ]  # fmt: skip
+
+
+def test_a_training_case_without_a_label_is_left_out(tmp_path: Path) -> None:
+    plugin = DomainPlugin.load(write_phantom_plugin("ball", tmp_path))
+    original = open_dataset(write_phantom("ball", tmp_path, cases=2, seed=1))
+    labelled, bare = original.training
+    partly = replace(original, training=(labelled, replace(bare, label=None)))
+    directory = export_nnunet(plugin, partly, tmp_path / "raw", 1, lambda _: None)
+    for folder in ("imagesTr", "labelsTr"):
+        assert len(list((directory / folder).iterdir())) == 1
+    assert json.loads((directory / "dataset.json").read_text())["numTraining"] == 1
 
 
 def test_a_bad_case_leaves_nothing_and_what_exists_is_not_touched(tmp_path: Path) -> None:
