@@ -74,14 +74,15 @@ def cases_of(
 def require_other_data(
     settings: Settings, catalog: Catalog, loaded: LoadedVersion, cases: Sequence[Case]
 ) -> str | None:
-    """What to make sure of, where cases of another data set may be some that a version has learned
-    from: their names are known, or nobody knows the cases of a version that came in a bundle.
+    """What to make sure of, where cases of another data set may be some that a version was made
+    with: their names are known, or nobody knows the cases of a version that came in a bundle.
+    Watched ones count: they shape its plan, and what is cleaned.
 
     Raises:
-        InvalidDataset: some are the very files that it has learned from.
+        InvalidDataset: some are the very files that it was made with.
     """
     record, subject_of = loaded.record, loaded.plugin.spec.subject_of
-    names = learned_cases(catalog, [record])[record.domain]
+    names = learned_cases(catalog, [record], ("training", "validation"))[record.domain]
     subjects = {subject_of(name) for name in names}
     alike = [case for case in cases if subject_of(case.id) in subjects]
     prepared, own = PreparedStore(settings.prepared_dir), _digests(catalog, record.domain, alike)
@@ -91,13 +92,15 @@ def require_other_data(
             or prepared.find(loaded.plugin, loaded.plan, case)
         ):
             raise InvalidDataset(
-                f"{record.reference} has learned from {case.id}, as {case.images[0]} has it",
+                f"{record.reference} has learned from or watched {case.id}, as {case.images[0]}"
+                " has it",
                 "Name a data set that it has never seen; its test cases are scored without --data.",
             )
     if not names:
         return f"{record.reference} does not say which cases it has learned from; are these others?"
     return (
-        f"{len(alike)} cases have names of patients that it has learned from; are they others?"
+        f"{len(alike)} cases have names of patients that it has learned from or watched; are they"
+        " others?"
         if alike
         else None
     )

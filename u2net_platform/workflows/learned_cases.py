@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from typing import Literal
 
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
 
 
-def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mapping[str, Set[str]]:
+def learned_cases(
+    catalog: Catalog,
+    versions: Iterable[VersionRecord],
+    parts: Sequence[Literal["training", "validation"]] = ("training",),
+) -> Mapping[str, Set[str]]:
     """By domain, the training cases of the runs that made these versions, and of all that those
-    build on.
+    build on; or those of other `parts`.
 
     A run that came in a bundle does not say which cases it had.
     """
@@ -23,7 +28,7 @@ def learned_cases(catalog: Catalog, versions: Iterable[VersionRecord]) -> Mappin
             continue
         seen.add(run.id)
         for domain in run.fingerprints:
-            found[domain].update(run.cases(domain, "training"))
+            found[domain].update(name for part in parts for name in run.cases(domain, part))
         waiting += _built_on(catalog, run)
     return found
 

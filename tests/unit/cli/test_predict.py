@@ -294,17 +294,24 @@ def test_scores_on_another_data_set_are_kept_by_name_and_let_a_version_into_serv
     assert run(*evaluate, other, "--keep", "The Ward").exit_code == 2
     own = run(*evaluate, same, "--keep", "ward", "--json")
     assert (own.exit_code, "has learned from" in json.loads(own.stdout)["message"]) == (4, True)
+    watched = tmp_path / "watched"
+    shutil.copytree(other, watched)
+    for kind in ("images", "labels"):
+        shutil.copy(*(one / f"{kind}Tr" / "case_3.nii.gz" for one in (bright_data, watched)))
+    own = run(*evaluate, watched, "--keep", "ward", "--json")
+    assert (own.exit_code, "watched case_3" in json.loads(own.stdout)["message"]) == (4, True)
     # Also where the data have gone, as training has prepared them.
     loaded = load_predictor(settings, "bright:1", choose_device("cpu"))
     (case,) = [one for one in open_dataset(bright_data).training if one.id == "case_4"]
     PreparedStore(settings.prepared_dir).prepare(loaded.plugin, loaded.plan, case)
     away = bright_data.rename(tmp_path / "away")
     own = run(*evaluate, same, "--keep", "ward", "--json")
-    assert (own.exit_code, "case_4" in json.loads(own.stdout)["message"]) == (4, True)
+    # All have the same voxels; the first is a watched one.
+    assert (own.exit_code, "case_3" in json.loads(own.stdout)["message"]) == (4, True)
     away.rename(bright_data)
     result = run(*evaluate, other, "--keep", "ward", "--json")
     assert result.exit_code == 0, result.output
-    assert "8 cases have names of patients" in result.stderr
+    assert "9 cases have names of patients" in result.stderr  # 8 trained, 1 was watched
     mean = json.loads(result.stdout)["data"]["mean"]
     assert added.find("bright:1").metrics == {"external/ward": mean}
     # As of a version that came in a bundle, whose run names no cases.
