@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.data.borders import Border
+from u2net_platform.data.borders import AXES, Border
 from u2net_platform.data.dataset import Case
 from u2net_platform.data.integrity import load_case
 from u2net_platform.evaluation.metrics import dice_by_class
@@ -61,14 +61,15 @@ def _figures(loaded: LoadedVersion, border: Border, case: Case) -> list[float]:
     drawn = found.copy()
     border.draw(drawn, spec.class_names, grid.spacing_zyx_mm)
     values = [1 + spec.class_names.index(name) for name in border.classes]
-    known = np.moveaxis(found.copy(), border.axis, 0)
-    where = _slice(labels, values, border.axis)
+    axis = AXES.index(border.axis)
+    known = np.moveaxis(found.copy(), axis, 0)
+    where = _slice(labels, values, axis)
     for index, plane in enumerate(known):
         plane[np.isin(plane, values)] = values[index >= where]
-    ways = (found, drawn, np.moveaxis(known, 0, border.axis))
+    ways = (found, drawn, np.moveaxis(known, 0, axis))
     dice = [_dice(labels, one, spec.classes, values) for one in ways]
     both = [np.isin(one, values).astype(np.uint8) for one in (labels, found)]
-    off = [abs(_slice(one, values, border.axis) - where) for one in (drawn, found)]
+    off = [abs(_slice(one, values, axis) - where) for one in (drawn, found)]
     return [*dice, 100 * dice_by_class(*both, 2)[1], *off]
 
 

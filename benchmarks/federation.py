@@ -118,12 +118,12 @@ def _federate(arguments: argparse.Namespace, output: Path) -> Any:
         (folder / "site.toml").write_text(text)
     home = output / "coordinator"
     latest = sorted((home / "runs").glob("*/federation.safetensors"))
-    resume = ["--resume", latest[-1].parent.name] if latest else []
-    u2net(
-        home, output / "plugins", "federate", "run", "--sites", output / "sites", *resume,
-        "--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round,
-        *arguments.federate.split(),
-    )  # fmt: skip
+    if latest:  # a run goes on as it began
+        options: list[object] = ["--resume", latest[-1].parent.name]
+    else:
+        options = ["--rounds", arguments.cycles // arguments.round, "--cycles", arguments.round]
+        options += arguments.federate.split()
+    u2net(home, output / "plugins", "federate", "run", "--sites", output / "sites", *options)
     return u2net(home, output / "plugins", "federate", "status")
 
 
