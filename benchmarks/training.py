@@ -4,9 +4,10 @@
     .venv/bin/python benchmarks/training.py DATASET [--cases 16] [--steps 12] [--threads 2]
 
 DATASET is an MSD task folder or an nnU-Net raw folder. All sides have nnU-Net's patch and batch of
-that data set. *Step*: forward, loss, backward and optimiser on one batch, in the channels-last
-layout, of the universal network, of this project's dense one (mode shared), and of nnU-Net's plain
-U-Net, with one loss and optimiser for all and without deep supervision. *Loop*: patches per second
+that data set. *Step*: forward, loss, backward and optimiser on one batch, of the universal network
+and of this project's dense one (mode shared), both in the channels-last layout, and of nnU-Net's
+plain U-Net in that or in the default layout, whichever is faster, with one loss and optimiser for
+all and without deep supervision. *Loop*: patches per second
 of the two training loops as they are, each with its own augmentation in one worker process. Ratios
 above 1 say how many times faster the universal network is. *Waiting* is the part of our loop in
 which the next batch was not there yet.
@@ -39,7 +40,7 @@ from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Options, Step, Trainer
 from u2net_platform.workflows.train import topology_of
 
-CPU = torch.device("cpu")
+CPU, CHANNELS_LAST = torch.device("cpu"), torch.channels_last_3d
 WARM_UP = 2  # steps that are not timed; of the loops, as many as are made ahead
 AHEAD = 6
 
@@ -52,21 +53,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         shared = share(arguments.dataset, arguments.cases, folder, 2, batch_voxels=1 << 18)
-        theirs = shared.their_plans.get_configuration("3d_fullres")
-        patch = tuple(int(side) for side in theirs.patch_size)
+        planned = shared.their_plans.get_configuration("3d_fullres")
+        patch = tuple(int(side) for side in planned.patch_size)
         plan = shared.plan.model_copy(
-            update={"patch_zyx": patch, "batch_size": int(theirs.batch_size)}
+            update={"patch_zyx": patch, "batch_size": int(planned.batch_size)}
         )
         classes, channels = shared.plugin.spec.classes, len(shared.plugin.spec.channels)
         x = torch.randn(plan.batch_size, channels, *patch)
         y = torch.randint(0, classes, (plan.batch_size, *patch), dtype=torch.uint8)
         universal, dense = (_network(shared.plugin, plan, kind) for kind in ("separable", "dense"))
         name = shared.plugin.name
-        plain = their_network(shared)
+        plain, plain_last = their_network(shared), their_network(shared)
         sides = {
             "universal": _Side(universal, lambda x: universal(x, domain=name)),
             "dense": _Side(dense, lambda x: dense(x, domain=name)),
-            "nnU-Net": _Side(plain, plain),
+            "nnU-Net": _Side(plain, plain, torch.contiguous_format),
+            "nnU-Net, channels-last": _Side(plain_last, plain_last),
         }
         seconds = _in_turn(sides, x, y, arguments.repeats)
         cases = prepare_cases(
@@ -81,9 +83,10 @@ def main() -> None:
           " loop here, patches/s | waiting | loop nnU-Net | ratio |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
     ours = seconds["universal"]
+    theirs = min(seconds["nnU-Net"], seconds["nnU-Net, channels-last"])
     print(
         f"| {arguments.dataset.name}, {sides}, {plan.batch_size} | {ours:.2f} "
-        f"| {seconds['dense'] / ours:.1f} | {seconds['nnU-Net'] / ours:.1f} "
+        f"| {seconds['dense'] / ours:.1f} | {theirs / ours:.1f} "
         f"| {plan.batch_size / ours_loop:.2f} | {waiting:.1%} | {plan.batch_size / their_loop:.2f} "
         f"| {their_loop / ours_loop:.1f} |"
     )
@@ -98,23 +101,23 @@ def _network(plugin: DomainPlugin, plan: Plan, kind: str) -> UniversalUNet:
 class _Side:
     network: nn.Module
     forward: Callable[[Tensor], Tensor]
+    layout: torch.memory_format = CHANNELS_LAST
 
 
 def _in_turn(sides: Mapping[str, _Side], x: Tensor, y: Tensor, repeats: int) -> dict[str, float]:
     """The median seconds of a step. Sides take turns, as machines slow down for a while."""
-    layout = torch.channels_last_3d
-    x = x.to(memory_format=layout)
+    inputs = {name: x.to(memory_format=side.layout) for name, side in sides.items()}
     loss = LOSSES["dice_cross_entropy"]
     times: dict[str, list[float]] = {name: [] for name in sides}
     optimisers = {}
     for name, side in sides.items():
-        side.network.to(memory_format=layout).train()  # type: ignore[call-overload]
+        side.network.to(memory_format=side.layout).train()  # type: ignore[call-overload]
         optimisers[name] = torch.optim.AdamW(side.network.parameters(), 1e-3, fused=True)
     for _ in range(WARM_UP + repeats):
         for name, side in sides.items():
             started = time.perf_counter()
             optimisers[name].zero_grad(set_to_none=True)
-            loss(side.forward(x), y).backward()  # type: ignore[no-untyped-call]
+            loss(side.forward(inputs[name]), y).backward()  # type: ignore[no-untyped-call]
             optimisers[name].step()
             times[name].append(time.perf_counter() - started)
     return {name: median(of[WARM_UP:]) for name, of in times.items()}
