@@ -6,12 +6,14 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from unittest.mock import ANY
 
 import pytest
@@ -462,6 +464,9 @@ def test_only_an_approved_bundle_is_unpacked(tmp_path: Path, monkeypatch) -> Non
         runner.install_from_fab(b"another", skip_prompt=True)
     assert unpacked == [b"reviewed"]
     assert str(tmp_path) not in str(refused.value), "Flower sends this text to the coordinator"
+    (fault,) = (tmp_path / "faults.log").read_text().splitlines()
+    digest = hashlib.sha256(b"another").hexdigest()
+    assert f"u2net site approve FOLDER {digest}" in json.loads(fault)["text"]
     (tmp_path / "approved.txt").unlink()
     (tmp_path / "approved.txt").mkdir()
     with pytest.raises(NotApproved) as refused:

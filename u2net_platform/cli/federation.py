@@ -112,10 +112,13 @@ def start(_json: Json = False) -> None:
     Examples:
       u2net federation start
     """
+    from u2net_platform.federation.superlink import bundle_digest
+
     superlink = _superlink()
     superlink.start()
-    data = {"port": superlink.config.port, "sites": superlink.sites, "log": superlink.log}
-    emit(data, lambda _: f"The SuperLink listens on 127.0.0.1:{superlink.config.port}")
+    port, bundle = superlink.config.port, bundle_digest(superlink.folder)
+    data = {"port": port, "sites": superlink.sites, "log": superlink.log, "bundle": bundle}
+    emit(data, lambda _: f"The SuperLink listens on 127.0.0.1:{port}\nSites approve {bundle}")
 
 
 @app.command()

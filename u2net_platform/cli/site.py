@@ -51,7 +51,9 @@ def init(
 @app.command()
 def approve(
     folder: Folder,
-    bundle: Annotated[str, typer.Argument(help="SHA-256, as the coordinator's `init` says it.")],
+    bundle: Annotated[
+        str, typer.Argument(help="SHA-256, as the coordinator's `init` and `start` say.")
+    ],
     _json: Json = False,
 ) -> None:
     """Let a bundle run here: it names code that is installed at the site, and holds none.

@@ -39,7 +39,11 @@ def main() -> None:
         except Exception as error:  # Flower would send its text, and with it paths of the site
             keep_fault(site, error)
             raise NotApproved("The bundle cannot be unpacked here", "See faults.log.") from None
-        raise NotApproved(f"Bundle {digest} is not approved here", "u2net site approve")
+        refused = NotApproved(
+            f"Bundle {digest} is not approved here", f"u2net site approve FOLDER {digest}"
+        )
+        keep_fault(site, refused)  # else the coordinator alone hears of it
+        raise refused
 
     runner.install_from_fab = guarded  # type: ignore[attr-defined]
     flwr_clientapp()
