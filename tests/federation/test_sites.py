@@ -300,6 +300,15 @@ def test_nginx_takes_the_configuration_and_lets_the_fleet_path_through(
         process.wait(timeout=10)
 
 
+def test_nginx_asks_the_superlink_for_a_name_that_its_certificate_has(settings) -> None:
+    """It does not look at the addresses in a certificate, and would answer each site with 502."""
+    made = init_superlink(settings, ("10.0.0.7",), 18001, 8443)
+    (name,) = re.findall(r"proxy_ssl_name (\S+);", made.nginx.read_text())
+    server = x509.load_pem_x509_certificate((made.folder / "server.crt").read_bytes())
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert name in names.get_values_for_type(x509.DNSName)
+
+
 def test_the_configuration_of_nginx_names_the_fleet_path_alone(settings) -> None:
     text = init_superlink(settings, ("lab.example.org",), 18001, 8443).nginx.read_text()
     places = [line.split()[1] for line in text.splitlines() if line.strip().startswith("location")]

@@ -81,7 +81,7 @@ server {{
         proxy_pass https://127.0.0.1:{port};
         proxy_ssl_trusted_certificate {folder}/ca.crt;
         proxy_ssl_verify on;
-        proxy_ssl_name {host};
+        proxy_ssl_name localhost;  # nginx does not look at addresses in a certificate
         proxy_set_header Host $host;
         proxy_read_timeout 300s;
     }}
@@ -426,9 +426,7 @@ def init_superlink(
         folder / "bundle" / "pyproject.toml", BUNDLE.format(version=version("u2net-platform"))
     )
     nginx = folder / "nginx.conf"
-    text = NGINX.format(
-        listen=public_port, names=" ".join(every), folder=folder, port=port, host=every[0]
-    )
+    text = NGINX.format(listen=public_port, names=" ".join(every), folder=folder, port=port)
     write_text(nginx, text)
     link = {"address": f"127.0.0.1:{port}", "root-certificates": str(folder / CA_FILE)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in link.items()]
