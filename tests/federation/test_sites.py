@@ -24,13 +24,14 @@ from typer.testing import CliRunner
 
 from u2net_platform.cli.app import app
 from u2net_platform.errors import (
+    FlowerFailed,
     InvalidFederation,
     InvalidSite,
     NotApproved,
     NotWritable,
     RunBusy,
 )
-from u2net_platform.federation import guarded_client, keys, preflight
+from u2net_platform.federation import guarded_client, keys, preflight, superlink
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.messages import Ask
 from u2net_platform.federation.request import FederationRequest, new_run, request_of
@@ -45,7 +46,7 @@ from u2net_platform.federation.site_folder import (
 )
 from u2net_platform.federation.status import read_status
 from u2net_platform.federation.superlink import SuperLink, init_superlink
-from u2net_platform.files import exclusive
+from u2net_platform.files import exclusive, write_text
 from u2net_platform.settings import PRODUCT
 from u2net_platform.tracking.mlflow_recorder import find_run
 from u2net_platform.training.recipe import Recipe
@@ -225,31 +226,136 @@ def test_a_coordinator_knows_public_keys_alone(settings, tmp_path: Path) -> None
     with pytest.raises(NotWritable):
         init_superlink(settings, ("lab.example.org",), 18001, 8443)
     assert len(made.bundle) == 64
-    superlink = SuperLink(settings)
+    link = SuperLink(settings)
     init_site(tmp_path / "north", "north", {})
     with pytest.raises(InvalidFederation, match="no public key"):
-        superlink.add_site("north", tmp_path / "north" / "site.key")
-    superlink.add_site("north", tmp_path / "north" / "site.key.pub")
+        link.add_site("north", tmp_path / "north" / "site.key")
+    link.add_site("north", tmp_path / "north" / "site.key.pub")
     with pytest.raises(InvalidFederation, match="already"):
-        superlink.add_site("north", tmp_path / "north" / "site.key.pub")
+        link.add_site("north", tmp_path / "north" / "site.key.pub")
     with pytest.raises(InvalidFederation, match="the key of north"):
-        superlink.add_site("south", tmp_path / "north" / "site.key.pub")
+        link.add_site("south", tmp_path / "north" / "site.key.pub")
     (tmp_path / "nonsense.pub").write_text("ecdsa-sha2-nonsense AAAA")
     with pytest.raises(InvalidFederation, match="no public key"):
-        superlink.add_site("south", tmp_path / "nonsense.pub")
+        link.add_site("south", tmp_path / "nonsense.pub")
     for name in ("../../escaped", "North Pole", ""):
         with pytest.raises(InvalidFederation, match="no name"):
-            superlink.add_site(name, tmp_path / "north" / "site.key.pub")
+            link.add_site(name, tmp_path / "north" / "site.key.pub")
     assert SuperLink(settings).sites == ("north",)
     assert [path.name for path in (made.folder / "sites").iterdir()] == ["north.pub"]
-    superlink.remove_site("north")
+    link.remove_site("north")
     assert SuperLink(settings).sites == ()
     with pytest.raises(InvalidFederation, match="no site north"):
-        superlink.remove_site("north")
-    superlink.add_site("north", tmp_path / "north" / "site.key.pub")
-    assert not superlink.running
-    assert superlink.states() == {"north": "unknown"}
-    assert not superlink.stop()
+        link.remove_site("north")
+    link.add_site("north", tmp_path / "north" / "site.key.pub")
+    assert not link.running
+    assert link.states() == {"north": "unknown"}
+    assert not link.stop()
+
+
+def test_two_commands_at_once_lose_no_site(settings, tmp_path: Path) -> None:
+    folder = init_superlink(settings, (), 18001, 8443).folder
+    one, other = SuperLink(settings), SuperLink(settings)
+    for name in ("north", "south"):
+        init_site(tmp_path / name, name, {})
+    one.add_site("north", tmp_path / "north" / "site.key.pub")
+    adding = Thread(target=other.add_site, args=("south", tmp_path / "south" / "site.key.pub"))
+    with exclusive(folder / superlink.LOCK_FILE):
+        adding.start()
+        adding.join(0.3)
+        assert adding.is_alive(), "another command is at work"
+    adding.join(10)
+    assert SuperLink(settings).sites == ("north", "south")
+    one.remove_site("north")
+    assert SuperLink(settings).sites == ("south",)
+
+
+class FakeFlower:
+    """Of `flwr supernode`, what a SuperLink would do; its first answer comes too late."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, str] = {}
+        self.late = True
+
+    def __call__(self, *arguments: str) -> dict:
+        _, command, target, *_ = arguments
+        if command == "list":
+            return {"nodes": [{"node-id": n, "status": s} for n, s in self.nodes.items()]}
+        if command == "unregister":
+            self.nodes[target] = "unregistered"
+            return {}
+        if self.nodes:
+            raise FlowerFailed(superlink.KEY_TAKEN, "")
+        self.nodes["7"] = "registered"
+        if self.late:
+            raise FlowerFailed("no answer", "")
+        return {"node-id": "7"}
+
+
+@pytest.fixture
+def late(settings, tmp_path: Path, monkeypatch) -> FakeFlower:
+    """A coordinator whose SuperLink has taken the key of north, and has not said so in time."""
+    flower = FakeFlower()
+    init_superlink(settings, (), 18001, 8443)
+    init_site(tmp_path / "north", "north", {})
+    monkeypatch.setattr(SuperLink, "running", True)
+    monkeypatch.setattr(SuperLink, "_answers", lambda self: True)
+    monkeypatch.setattr(SuperLink, "_flwr", flower)
+    with pytest.raises(FlowerFailed, match="no answer"):
+        SuperLink(settings).add_site("north", tmp_path / "north" / "site.key.pub")
+    assert SuperLink(settings).config.sites == {"north": None}
+    return flower
+
+
+@pytest.mark.usefixtures("late")
+def test_a_site_that_flower_took_and_said_so_too_late_is_known_after_the_next_start(
+    settings,
+) -> None:
+    SuperLink(settings).start()
+    assert SuperLink(settings).config.sites == {"north": 7}
+
+
+def test_a_site_that_flower_took_and_said_so_too_late_can_be_removed(
+    settings, late: FakeFlower
+) -> None:
+    SuperLink(settings).remove_site("north")
+    assert (SuperLink(settings).sites, late.nodes) == ((), {"7": "unregistered"})
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("exec sleep 9", "no answer after 1 s"),
+        ("echo '│ Error ─╮ │ It is down. │' >&2; exit 1", "flwr log fails: It is down."),
+    ],
+)
+def test_why_flower_gives_no_log_is_told(
+    settings, tmp_path: Path, monkeypatch, does: str, told: str
+) -> None:
+    init_superlink(settings, (), 18001, 8443)
+    program = tmp_path / "flwr"
+    program.write_text(f"#!/bin/sh\n{does}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(superlink, "environment", lambda: {"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    monkeypatch.setattr(superlink, "ANSWER_SECONDS", 1)
+    write_text(settings.runs_dir / "x" / "flower.json", '{"run": 5}')
+    done = CliRunner().invoke(app, ["federation", "logs", "x"])
+    assert done.exit_code == FlowerFailed.exit_code
+    assert told in done.stderr
+    assert "u2net federation st" in done.stderr
+
+
+def test_a_folder_is_no_key(settings, tmp_path: Path) -> None:
+    init_superlink(settings, (), 18001, 8443)
+    done = CliRunner().invoke(app, ["federation", "add", "north", "--key", str(tmp_path)])
+    assert (done.exit_code, "is a directory" in done.stderr) == (2, True)
+
+
+def test_the_bundle_that_sites_approve_is_told_at_each_start(settings, monkeypatch) -> None:
+    made = init_superlink(settings, (), 18001, 8443)
+    monkeypatch.setattr(SuperLink, "start", lambda self: None)
+    done = CliRunner().invoke(app, ["federation", "start"])
+    assert made.bundle in done.stdout
 
 
 def test_a_folder_of_a_coordinator_of_before_is_still_read(settings) -> None:

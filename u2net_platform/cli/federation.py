@@ -61,7 +61,7 @@ def init(
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="The site's name.")],
-    key: Annotated[Path, typer.Option(exists=True, help="Its site.key.pub.")],
+    key: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Its site.key.pub.")],
     _json: Json = False,
 ) -> None:
     """Let the holder of a key take part as a site.

@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -35,14 +36,16 @@ from u2net_platform.federation.keys import (
     shake_hands,
 )
 from u2net_platform.federation.messages import SITE_NAME
-from u2net_platform.files import write_text
+from u2net_platform.files import exclusive, write_text
 from u2net_platform.settings import Settings
 
 CONFIG_FILE = "federation.json"
+LOCK_FILE = "lock"  # held while a command changes the sites
 KEY_TAKEN = "Public key already in use"  # Flower's words
 LINK = "u2net"  # what the coordinator's own commands call the SuperLink
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+ANSWER_SECONDS = 120.0
 # Nothing is installed for a run. What keeps Flower from phoning home is set in `u2net_platform`.
 FLOWER = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -123,13 +126,7 @@ class SuperLink:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.folder = folder_of(settings)
-        try:
-            text = (self.folder / CONFIG_FILE).read_text("utf-8")
-            self.config = SuperLinkConfig.model_validate_json(text)
-        except (OSError, ValidationError) as error:
-            raise InvalidFederation(
-                f"{self.folder} is no coordinator's folder", "Make one: u2net federation init"
-            ) from error
+        self.config = self._read()
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -162,23 +159,24 @@ class SuperLink:
                 f"{name!r} is no name of a site",
                 "Take that of its site.toml: letters, digits, -, _.",
             )
-        if name in self.config.sites:
-            raise InvalidFederation(f"There is a site {name} already", "Choose another name.")
         text = _public_key(public_key)
-        for other in self.config.sites:
-            if self._key(other).read_text("utf-8").split()[:2] == text.split()[:2]:
-                raise InvalidFederation(
-                    f"{public_key} is the key of {other}", "Each site has a key of its own."
-                )
-        write_text(self._key(name), text)
-        self._write({**self.config.sites, name: None})
-        if self.running:
-            try:
-                self._register(name)
-            except FlowerFailed as error:
-                if KEY_TAKEN in error.message:
-                    self._forget(name)
-                raise
+        with self._alone():
+            if name in self.config.sites:
+                raise InvalidFederation(f"There is a site {name} already", "Choose another name.")
+            for other in self.config.sites:
+                if self._key(other).read_text("utf-8").split()[:2] == text.split()[:2]:
+                    raise InvalidFederation(
+                        f"{public_key} is the key of {other}", "Each site has a key of its own."
+                    )
+            write_text(self._key(name), text)
+            self._write({**self.config.sites, name: None})
+            if self.running:
+                try:
+                    self._register(name)
+                except FlowerFailed as error:
+                    if KEY_TAKEN in error.message:
+                        self._forget(name)
+                    raise
 
     def remove_site(self, name: str) -> None:
         """Let the holder of a site's key take part no more; at once, if the SuperLink runs.
@@ -186,12 +184,14 @@ class SuperLink:
         Raises:
             InvalidFederation: there is no such site, or the SuperLink, which knows it, is down.
         """
-        if name not in self.config.sites:
-            raise InvalidFederation(f"There is no site {name}", f"There are: {self.sites}")
-        node = self.config.sites[name]
-        if node is not None:
-            self._flwr("supernode", "unregister", str(node), LINK)
-        self._forget(name)
+        with self._alone():
+            if name not in self.config.sites:
+                raise InvalidFederation(f"There is no site {name}", f"There are: {self.sites}")
+            node = self.config.sites[name]
+            nodes = [node] if node is not None else self._unnoted() if self.running else []
+            for one in nodes:
+                self._flwr("supernode", "unregister", str(one), LINK)
+            self._forget(name)
 
     def _forget(self, name: str) -> None:
         self._write({site: node for site, node in self.config.sites.items() if site != name})
@@ -203,6 +203,18 @@ class SuperLink:
         Raises:
             FlowerFailed: it does not come up, or does not take a site's key; the others' it has.
         """
+        with self._alone():
+            self._bring_up()
+            refused = []
+            for name in self._waiting():
+                try:
+                    self._register(name)
+                except FlowerFailed as error:
+                    refused.append(error)
+        if refused:
+            raise refused[0]
+
+    def _bring_up(self) -> None:
         runs_already = self.running
         if not runs_already:
             self._launch()
@@ -217,14 +229,6 @@ class SuperLink:
                 self.stop()
                 raise FlowerFailed("Flower's SuperLink does not come up", f"See {self.log}")
             time.sleep(0.2)
-        refused = []
-        for name in [name for name, node in self.config.sites.items() if node is None]:
-            try:
-                self._register(name)
-            except FlowerFailed as error:
-                refused.append(error)
-        if refused:
-            raise refused[0]
 
     def _launch(self) -> None:
         command = [
@@ -305,8 +309,15 @@ class SuperLink:
         return int(json.loads(text)["run"])
 
     def logs(self, run_id: str) -> str:
-        """What the coordinator's part of a run has written."""
+        """What the coordinator's part of a run has written.
+
+        Raises:
+            InvalidFederation: the run was never handed to Flower.
+            FlowerFailed: the SuperLink does not run, or has no such run.
+        """
         done = self._run(["flwr", "log", str(self.number_of(run_id)), LINK, "--show"])
+        if done.returncode:
+            raise self._failure("log", done.stderr.rpartition("Error")[2])  # in a frame
         return done.stdout
 
     @property
@@ -320,12 +331,42 @@ class SuperLink:
         except FlowerFailed as error:
             if KEY_TAKEN not in error.message:
                 raise
+            # Taken before, but by a command that did not live to note it.
+            if self._waiting() == [name] and len(unnoted := self._unnoted()) == 1:
+                self._write({**self.config.sites, name: unnoted[0]})
+                return
             raise FlowerFailed(
                 f"Flower does not take the key of {name}: {error.message}",
                 "It takes none that was removed once: let the site make another (u2net site key),"
                 f" and add it with that; before, u2net federation remove {name}, if it is known.",
             ) from error
         self._write({**self.config.sites, name: int(found["node-id"])})
+
+    def _waiting(self) -> list[str]:
+        """Sites that Flower is still to be told of."""
+        return [name for name, node in self.config.sites.items() if node is None]
+
+    def _unnoted(self) -> list[int]:
+        """Nodes whose keys Flower has taken, and that no site is noted to have."""
+        nodes = self._flwr("supernode", "list", LINK)["nodes"]
+        found = [int(one["node-id"]) for one in nodes if one["status"] != "unregistered"]
+        return [node for node in found if node not in self.config.sites.values()]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other command change the sites meanwhile; they are read anew."""
+        with exclusive(self.folder / LOCK_FILE, wait=True):
+            self.config = self._read()
+            yield
+
+    def _read(self) -> SuperLinkConfig:
+        try:
+            text = (self.folder / CONFIG_FILE).read_text("utf-8")
+            return SuperLinkConfig.model_validate_json(text)
+        except (OSError, ValidationError) as error:
+            raise InvalidFederation(
+                f"{self.folder} is no coordinator's folder", "Make one: u2net federation init"
+            ) from error
 
     def _write(self, sites: Mapping[str, int | None]) -> None:
         self.config = self.config.model_copy(update={"sites": dict(sites)})
@@ -360,18 +401,30 @@ class SuperLink:
             found = {}
         # Its exit code is 0 also where it has failed.
         if not found.get("success", "runs" in found):
-            reason = found.get("error-message") or done.stdout or done.stderr
-            raise FlowerFailed(
-                f"flwr {arguments[0]} fails: {' '.join(str(reason).split())[:400]}",
-                f"See that the SuperLink runs: u2net federation start; and {self.log}",
+            raise self._failure(
+                arguments[0], found.get("error-message") or done.stdout or done.stderr
             )
         return found
 
+    def _failure(self, command: str, reason: str) -> FlowerFailed:
+        words = re.findall(r"[^\s─│╭╮╰╯]+", reason)
+        return FlowerFailed(
+            f"flwr {command} fails: {' '.join(words)[:400]}",
+            f"See that the SuperLink runs: u2net federation start; and {self.log}",
+        )
+
     def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, env=self._environment(), capture_output=True, text=True, check=False,
-            timeout=120, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        try:
+            return subprocess.run(
+                command, env=self._environment(), capture_output=True, text=True, check=False,
+                timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise FlowerFailed(
+                f"flwr {command[1]} has no answer after {ANSWER_SECONDS:.0f} s: the SuperLink is"
+                " busy, or hangs",
+                f"Try again later; or: u2net federation stop, then start; and see {self.log}",
+            ) from error
 
     def _environment(self) -> dict[str, str]:
         home = {
