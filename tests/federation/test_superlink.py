@@ -124,6 +124,7 @@ def test_two_sites_go_through_two_rounds(deployed: Field) -> None:
     assert done["status"] == "ok", done
     status = done["data"]
     assert (status["status"], status["round"]) == ("completed", 2)
+    assert (set(status["at_sites"]), status["unpublished"]) == ({"north", "south"}, [])
     for one in status["rounds"]:
         assert [(sent["site"], sent["accepted"]) for sent in one["contributions"]] == [
             ("north", True),
@@ -272,6 +273,7 @@ def test_a_bundle_that_is_not_approved_does_not_run(deployed: Field) -> None:
     assert reasons["south"]
     assert (audit.read_text() if audit.exists() else None) == before
     assert "NotApproved" in deployed.log("south")
+    assert "NotApproved" in (deployed.sites / "south" / "faults.log").read_text()
 
 
 def test_the_bundle_holds_no_code_and_nothing_of_a_site(deployed: Field) -> None:

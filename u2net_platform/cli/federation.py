@@ -16,6 +16,7 @@ from u2net_platform.cli.output import Json, emit, emit_rows, talk
 from u2net_platform.cli.run_options import with_options
 
 if TYPE_CHECKING:
+    from u2net_platform.federation.status import RunStatus
     from u2net_platform.federation.superlink import SuperLink
     from u2net_platform.settings import Settings
 
@@ -222,7 +223,24 @@ def logs(run: Annotated[str, typer.Argument(help="A run.")], _json: Json = False
     emit({"log": _superlink().logs(run)}, lambda data: data["log"])
 
 
-app.command("status")(federate.status)
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="A run; the latest by default.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date.")] = False,
+    _json: Json = False,
+) -> None:
+    """As `u2net federate status`, with the sites that have published nothing.
+
+    \b
+    Examples:
+      u2net federation status
+      u2net federation status 20260131-120000-1a2b --watch
+    """
+    from u2net_platform.federation.status import read_status
+    from u2net_platform.settings import Settings
+
+    federate.status(run, watch)
+    _tell_unpublished(read_status(Settings(), run))
 
 
 def _superlink() -> SuperLink:
@@ -235,13 +253,12 @@ def _superlink() -> SuperLink:
 def _run_by_flower(run_id: str, detach: bool) -> None:
     """Hand a run to Flower, and show its rounds until it ends."""
     from u2net_platform.errors import FlowerFailed, Interrupted
-    from u2net_platform.federation.request import request_of
     from u2net_platform.federation.status import read_status
     from u2net_platform.federation.superlink import SuperLink
     from u2net_platform.settings import Settings
 
     settings = Settings()
-    request_of(settings, run_id)  # Flower starts whatever it is handed
+    before = read_status(settings, run_id)  # Flower starts whatever it is handed
     superlink = SuperLink(settings)
     started = datetime.now(UTC)
     number = _at_work(settings, superlink, run_id)
@@ -252,7 +269,7 @@ def _run_by_flower(run_id: str, detach: bool) -> None:
     talk(f"Run {run_id}; go on with: u2net federation resume {run_id}")
     if not detach:
         try:
-            _follow(settings, run_id, number, started)
+            _follow(settings, before, number, started)
         except KeyboardInterrupt:
             raise Interrupted(
                 f"{run_id} goes on at the SuperLink; only its watching was stopped",
@@ -265,6 +282,15 @@ def _run_by_flower(run_id: str, detach: bool) -> None:
             f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
         )
     emit(found, federate.rounds_table)
+    _tell_unpublished(found)
+
+
+def _tell_unpublished(found: RunStatus) -> None:
+    if found.unpublished:
+        talk(
+            f"{', '.join(found.unpublished)}: nothing is published there yet; to ask again, once"
+            f" they are there: u2net federation resume {found.run}"
+        )
 
 
 def _at_work(settings: Settings, superlink: SuperLink, run_id: str) -> int | None:
@@ -282,24 +308,26 @@ def _at_work(settings: Settings, superlink: SuperLink, run_id: str) -> int | Non
     return None
 
 
-def _follow(settings: Settings, run_id: str, number: int, started: datetime) -> None:
-    """Tell each round of a run that was started then, until it ends; Flower knows its number."""
+def _follow(settings: Settings, told: RunStatus, number: int, started: datetime) -> None:
+    """Tell what is new of a run that was started then, until it ends; Flower knows its number."""
     from u2net_platform.federation.status import read_status
     from u2net_platform.federation.superlink import SuperLink
 
-    told = len(read_status(settings, run_id).rounds)
     ended, asked = False, time.monotonic()
     while not ended:
         time.sleep(federate.WATCH_SECONDS)
-        found = read_status(settings, run_id)
-        for one in found.rounds[told:]:
-            federate.tell_round(one)
-        told = len(found.rounds)
-        # The catalog says how a run ends; a coordinator that was killed says nothing any more.
-        ended = found.ended_at is not None and found.ended_at > started
-        if not ended and time.monotonic() - asked > FLOWER_SECONDS:
+        # Flower knows of a coordinator that was killed, and whether one that has come to an end by
+        # the catalog has written down all.
+        ends = told.ended_at is not None and told.ended_at > started
+        if ends or time.monotonic() - asked > FLOWER_SECONDS:
             ended = SuperLink(settings).flower_status(number).startswith("finished")
             asked = time.monotonic()
+        found = read_status(settings, told.run)
+        for note in found.notes[len(told.notes) :]:
+            talk(note)
+        for one in found.rounds[len(told.rounds) :]:
+            federate.tell_round(one)
+        told = found
 
 
 def _known_sites(settings: Settings) -> tuple[str, ...]:
