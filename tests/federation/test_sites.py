@@ -481,7 +481,11 @@ def test_a_run_that_ended_before_its_first_round_waits_no_more(settings) -> None
         (["adapt", "a", "--from", "a:1", "--minutes", "3", "--cycles", "5"], "--cycles"),
     ],
 )
-def test_an_option_without_effect_is_refused(settings, command: list[str], option: str) -> None:
+def test_an_option_without_effect_is_refused(
+    settings, new_site, tmp_path: Path, monkeypatch, command: list[str], option: str
+) -> None:
+    new_site("north", "apple")
+    monkeypatch.chdir(tmp_path)  # whose sites/ has one
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2
     assert f"{option}:" in done.stderr
