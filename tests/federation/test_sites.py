@@ -32,6 +32,7 @@ from u2net_platform.errors import (
     RunBusy,
 )
 from u2net_platform.federation import guarded_client, keys, preflight, superlink
+from u2net_platform.federation.coordinator_folder import init_superlink
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.messages import Ask
 from u2net_platform.federation.request import FederationRequest, new_run, request_of
@@ -45,7 +46,7 @@ from u2net_platform.federation.site_folder import (
     trust_authority,
 )
 from u2net_platform.federation.status import read_status
-from u2net_platform.federation.superlink import SuperLink, init_superlink
+from u2net_platform.federation.superlink import SuperLink
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.settings import PRODUCT
 from u2net_platform.tracking.mlflow_recorder import find_run

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from u2net_platform.catalog.records import RoundRecord
     from u2net_platform.federation.coordinator import Federated
     from u2net_platform.federation.request import FederationRequest
+    from u2net_platform.federation.status import RunStatus
     from u2net_platform.settings import Settings
 
 app = typer.Typer(help="Train over sites that keep their data.", no_args_is_help=True)
@@ -201,6 +202,15 @@ def status(
                 found = read_status(Settings(), found.run)
                 live.update(rounds_table(found))
     emit(found, rounds_table)
+    tell_unpublished(found)
+
+
+def tell_unpublished(found: RunStatus) -> None:
+    if found.unpublished:
+        talk(
+            f"{', '.join(found.unpublished)}: nothing is published there yet; to ask again, once"
+            f" they are there: u2net federation resume {found.run}"
+        )
 
 
 def _request(**fields: Any) -> FederationRequest:

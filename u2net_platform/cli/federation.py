@@ -45,7 +45,7 @@ def init(
     Examples:
       u2net federation init --host federation.example.org
     """
-    from u2net_platform.federation.superlink import init_superlink
+    from u2net_platform.federation.coordinator_folder import init_superlink
     from u2net_platform.settings import Settings
 
     made = init_superlink(Settings(), tuple(host or ()), port, public_port)
@@ -113,7 +113,7 @@ def start(_json: Json = False) -> None:
     Examples:
       u2net federation start
     """
-    from u2net_platform.federation.superlink import bundle_digest
+    from u2net_platform.federation.coordinator_folder import bundle_digest
 
     superlink = _superlink()
     superlink.start()
@@ -223,24 +223,7 @@ def logs(run: Annotated[str, typer.Argument(help="A run.")], _json: Json = False
     emit({"log": _superlink().logs(run)}, lambda data: data["log"])
 
 
-@app.command()
-def status(
-    run: Annotated[str | None, typer.Argument(help="A run; the latest by default.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep it up to date.")] = False,
-    _json: Json = False,
-) -> None:
-    """As `u2net federate status`, with the sites that have published nothing.
-
-    \b
-    Examples:
-      u2net federation status
-      u2net federation status 20260131-120000-1a2b --watch
-    """
-    from u2net_platform.federation.status import read_status
-    from u2net_platform.settings import Settings
-
-    federate.status(run, watch)
-    _tell_unpublished(read_status(Settings(), run))
+app.command("status")(federate.status)
 
 
 def _superlink() -> SuperLink:
@@ -282,15 +265,7 @@ def _run_by_flower(run_id: str, detach: bool) -> None:
             f"See: u2net federation logs {run_id}; then: u2net federation resume {run_id}",
         )
     emit(found, federate.rounds_table)
-    _tell_unpublished(found)
-
-
-def _tell_unpublished(found: RunStatus) -> None:
-    if found.unpublished:
-        talk(
-            f"{', '.join(found.unpublished)}: nothing is published there yet; to ask again, once"
-            f" they are there: u2net federation resume {found.run}"
-        )
+    federate.tell_unpublished(found)
 
 
 def _at_work(settings: Settings, superlink: SuperLink, run_id: str) -> int | None:

@@ -109,7 +109,9 @@ def approve(folder: Path, digest: str) -> None:
     SiteConfig.load(folder)
     digest = digest.lower()
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise InvalidSite(f"{digest!r} is no SHA-256", "Take what u2net federation init says.")
+        raise InvalidSite(
+            f"{digest!r} is no SHA-256", "Take what u2net federation init or start says."
+        )
     every = sorted({*approved_bundles(folder), digest})
     write_text(folder / APPROVED_FILE, "\n".join(every) + "\n")
 
