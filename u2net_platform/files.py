@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 from u2net_platform.errors import DiskFull, NotWritable, RunBusy, StorageError
 
@@ -116,16 +117,46 @@ def append_line(target: Path, line: str, sync: bool = True) -> None:
             os.fsync(file.fileno())
 
 
+_digests: dict[str, tuple[list[int], str]] = {}  # by path, with what the system said of the file
+
+
 def digest_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text; read once by a process, until it changes."""
-    status = path.stat()
-    return _digest(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    name, status = str(path.absolute()), path.stat()
+    state = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    found = _digests.get(name)
+    if found is None or found[0] != state:
+        with path.open("rb") as file:
+            found = state, hashlib.file_digest(file, "sha256").hexdigest()
+        _digests[name] = found
+    return found[1]
 
 
-@cache
-def _digest(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def keep_digests(paths: Iterable[Path], memory: Path) -> None:
+    """Write the digests of files down, beside those that are in `memory`, for a later process.
+
+    Raises:
+        DiskFull, NotWritable: they cannot be written.
+    """
+    before = _read_digests(memory)
+    names = {str(path.absolute()) for path in paths} & _digests.keys()
+    after = before | {name: list(_digests[name]) for name in sorted(names)}
+    if after != before:
+        write_text(memory, json.dumps(after))
+
+
+def recall_digests(memory: Path) -> None:
+    """Take up what `keep_digests` has written: a file that is as it was then is not read again."""
+    for name, (state, digest) in _read_digests(memory).items():
+        _digests.setdefault(name, (state, digest))
+
+
+def _read_digests(memory: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 @contextmanager

@@ -1,6 +1,16 @@
 from pathlib import Path
 
-from u2net_platform.files import append_line, digest_of_file, exclusive, is_held
+import pytest
+
+from u2net_platform import files
+from u2net_platform.files import (
+    append_line,
+    digest_of_file,
+    exclusive,
+    is_held,
+    keep_digests,
+    recall_digests,
+)
 
 
 def test_asking_whether_a_lock_is_held_makes_none(tmp_path: Path) -> None:
@@ -17,6 +27,28 @@ def test_a_line_does_not_join_one_that_was_torn(tmp_path: Path) -> None:
     log.write_bytes(log.read_bytes() + b"tor")
     append_line(log, "second")
     assert log.read_text() == "first\ntor\nsecond\n"
+
+
+def test_a_file_that_another_process_has_read_is_read_again_only_if_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, memory = tmp_path / "first", tmp_path / "second", tmp_path / "memory"
+    for file in (first, second):
+        file.write_text("image")
+        monkeypatch.setattr(files, "_digests", {})
+        digest = digest_of_file(file)
+        keep_digests([file], memory)
+    monkeypatch.setattr(files, "_digests", {})
+    recall_digests(memory)
+    second.write_text("other")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *_: pytest.fail("it is read"))
+        assert digest_of_file(first) == digest
+    assert digest_of_file(second) != digest
+    memory.write_text("{")  # by a full disk
+    recall_digests(memory)
+    keep_digests([first], memory)
+    assert digest in memory.read_text()
 
 
 def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path) -> None:

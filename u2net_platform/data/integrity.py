@@ -6,6 +6,7 @@ import hashlib
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -83,6 +84,11 @@ def check_image(plugin: DomainPlugin, image: ImageVolume, name: str = "The image
     return image
 
 
+def files_of(case: Case) -> list[Path]:
+    """In the order of its channels, label last."""
+    return [path for path in (*case.images, case.label) if path]
+
+
 def digest_of_case(case: Case) -> str:
     """Digest of the case's files, in the order of their channels, label last.
 
@@ -90,7 +96,7 @@ def digest_of_case(case: Case) -> str:
         MissingFile, UnreadableImage: one of them is not there, or may not be read.
     """
     try:
-        digests = [digest_of_file(path) for path in (*case.images, case.label) if path]
+        digests = [digest_of_file(path) for path in files_of(case)]
     except FileNotFoundError as error:
         raise MissingFile(f"{error.filename} does not exist", "Copy it back.") from error
     except OSError as error:

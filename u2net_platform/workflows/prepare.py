@@ -10,15 +10,17 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from u2net_platform.data.dataset import Case, open_dataset
-from u2net_platform.data.integrity import digest_of_case
+from u2net_platform.data.integrity import digest_of_case, files_of
 from u2net_platform.data.plan import Fingerprint, Plan, derive_plan, take_fingerprint
 from u2net_platform.data.splits import Split, Splitter
 from u2net_platform.data.store import PreparedStore, TrainingDomain, prepare_cases
 from u2net_platform.domains.plugin import DomainPlugin
 from u2net_platform.errors import TooFewCases
-from u2net_platform.files import write_text
+from u2net_platform.files import keep_digests, recall_digests, write_text
 
 OnCase = Callable[[str], None]
+
+DIGESTS_FILE = "digests.json"  # of the data set's files, as they were when they were last read
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,12 @@ def _fingerprint(
     root: Path, plugin: DomainPlugin, cases: Sequence[Case], on_case: OnCase
 ) -> Fingerprint:
     """Taken once for the same files and plugin, then read."""
-    digests = []
-    for case in cases:  # whole files are read, which may take long over a network
+    digests, memory = [], root / plugin.name / DIGESTS_FILE
+    recall_digests(memory)
+    for case in cases:  # new files are read whole, which may take long over a network
         digests.append(digest_of_case(case))
         on_case(case.id)
+    keep_digests((path for case in cases for path in files_of(case)), memory)
     parts = [plugin.preparation_digest, *sorted(digests)]
     key = hashlib.sha256("".join(parts).encode()).hexdigest()
     file = root / plugin.name / f"fingerprint-{key}.json"
