@@ -15,11 +15,16 @@ from u2net_platform.federation.local import LocalGrid
 from u2net_platform.federation.request import new_run
 from u2net_platform.federation.site import Site
 from u2net_platform.training.recipe import Recipe
+from u2net_platform.training.trainer import Trainer
 
 
 def test_two_sites_with_different_domains_make_one_backbone(
-    settings, new_site, new_request
+    settings, new_site, new_request, monkeypatch
 ) -> None:
+    validate, validated = Trainer.validate, []
+    monkeypatch.setattr(
+        Trainer, "validate", lambda self: validated.append(self.cycle) or validate(self)
+    )
     sites = {"north": new_site("north", "apple", "pear"), "south": new_site("south", "plum")}
     run = new_run(settings, new_request(*sites))
     done = Coordinator(settings, run, LocalGrid(sites), print).go()
@@ -36,6 +41,7 @@ def test_two_sites_with_different_domains_make_one_backbone(
         for folder, domain in ((sites["north"], "apple"), (sites["south"], "plum"))
     }
     assert backbones == {rounds[-1].backbone_digest}
+    assert validated == [4, 4], "each site at the end, and not within the time of a round"
     audit = [json.loads(line) for line in (sites["north"] / "audit.jsonl").read_text().splitlines()]
     assert [line["what"] for line in audit] == ["described", "sent", "sent", "finished"]
     assert set(audit[1]["updates"]) == {"backbone"}

@@ -35,7 +35,12 @@ from u2net_platform.federation import guarded_client, keys, preflight, superlink
 from u2net_platform.federation.coordinator_folder import init_superlink
 from u2net_platform.federation.keys import create_authority
 from u2net_platform.federation.messages import Ask
-from u2net_platform.federation.request import FederationRequest, new_run, request_of
+from u2net_platform.federation.request import (
+    CHANGEABLE,
+    FederationRequest,
+    new_run,
+    request_of,
+)
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_config import SiteConfig
 from u2net_platform.federation.site_folder import (
@@ -532,7 +537,9 @@ def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site
     )
     assert run.exit_code == 0, run.output
     found = json.loads(run.stdout)["data"]
-    assert request_of(settings, found["run"]["id"]).recipe.augmentation.elastic == 0
+    request = request_of(settings, found["run"]["id"])
+    assert request.recipe.augmentation.elastic == 0
+    assert request.rules.cap == 5  # the steps of five domains in the round's one cycle
     assert found["run"]["status"] == "completed"
     assert set(found["at_sites"]) == {"north", "south"}
     status = CliRunner().invoke(app, ["federate", "status"])
@@ -544,6 +551,9 @@ def test_the_command_line_runs_resumes_and_shows_a_federation(settings, new_site
     assert metrics["accepted/north"] == metrics["accepted/south"] == 1
     assert metrics["bytes_up/north"] > 3_500_000
     assert {"seconds", "norm/north", "loss/apple/north"} <= set(metrics)
+    params = client.get_run(mlflow_id).data.params
+    assert "rounds" in params
+    assert not CHANGEABLE & set(params), "they may be others after a resume, and MLflow's may not"
 
 
 def test_a_run_goes_on_with_a_smaller_quorum_when_a_site_is_gone_for_good(

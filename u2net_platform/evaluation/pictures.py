@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from u2net_platform.imaging.grid import Spacing
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 MORE_COLOURS = colormaps["tab20b"]  # of the eighth class on
 KEY_ROWS = 12  # what fits beside a row
+TITLE_LENGTH = 80  # of a line, beside the key
 PLANES = ("axial", "coronal", "sagittal")  # across z, y, x
 INCHES = 2.2
 DPI = 110
@@ -63,7 +65,7 @@ def write_sheet(
     FigureCanvasAgg(figure)
     bands = np.atleast_1d(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     for band, row in zip(bands, rows, strict=False):  # the last band is the curves'
-        band.suptitle(row.title, fontsize=8)
+        band.suptitle(textwrap.fill(row.title, TITLE_LENGTH), fontsize=8)
         drawn: set[int] = set()
         for axis, axes in enumerate(band.subplots(1, 3)):
             drawn |= _draw_slice(axes, row, axis)
