@@ -128,12 +128,18 @@ def test_a_folder_that_was_stopped_half_way_is_gone_on_with(added, bright_data, 
 
 
 def test_files_of_a_folder_have_the_ending_that_is_asked_for(added, bright_data, tmp_path) -> None:
-    images, target = bright_data / "imagesTr", tmp_path / "labels"
-    result = run("predict", "--domain", "bright", "-i", images, "-o", target, "--ending", ".nrrd")
+    images, target = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    for case in range(2):
+        shutil.copy(bright_data / "imagesTr" / f"case_{case}.nii.gz", images)
+    (images / "notes.txt").touch()
+    command = ("predict", "--domain", "bright", "-i", images, "-o", target, "--ending")
+    result = run(*command, ".nrrd", "--json")
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["data"]["left_out"] == [str(images / "notes.txt")]
     written = {path.name for path in target.iterdir() if path.suffix != ".json"}
-    assert written == {path.name.replace(".nii.gz", ".nrrd") for path in images.iterdir()}
-    refused = run("predict", "--domain", "bright", "-i", images, "-o", target, "--ending", ".dcm")
+    assert written == {"case_0.nrrd", "case_1.nrrd"}
+    refused = run(*command, ".dcm")
     assert refused.exit_code == 4
     assert "NeedsDicom" in refused.output
 

@@ -11,7 +11,7 @@ from pydicom.uid import JPEGLSLossless, generate_uid
 
 from u2net_platform import errors
 from u2net_platform.data.dataset import open_dataset
-from u2net_platform.imaging.dicom import choose_series, find_series, read_series
+from u2net_platform.imaging.dicom import choose_series, find_series, find_studies, read_series
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.volume import ImageVolume, canonical, read_image
 
@@ -39,6 +39,17 @@ def test_an_oblique_series_comes_back_in_hounsfield_units_and_in_place(
 ) -> None:
     folder = write_series(tmp_path, stored(ct), ct.grid, "CT", intercept=-1024)
     assert_same(read_image([folder]), ct)
+
+
+def test_labels_of_a_study_that_are_kept_elsewhere_are_no_images_to_label(
+    write_series: Write, ct: ImageVolume, tmp_path: Path
+) -> None:
+    def seg(k: int, header: pydicom.Dataset) -> None:
+        header.Modality = "SEG"
+
+    for place, change in (("images", lambda k, header: None), ("segs", seg)):
+        write_series(tmp_path / place, stored(ct), ct.grid, "MR", change=change)
+    assert find_studies(tmp_path, "other") == ([tmp_path / "images"], [tmp_path / "segs"])
 
 
 def test_each_slice_has_a_slope_of_its_own(
