@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,16 +133,14 @@ def digest_of_file(path: Path) -> str:
 
 
 def keep_digests(paths: Iterable[Path], memory: Path) -> None:
-    """Write the digests of files down, beside those that are in `memory`, for a later process.
-
-    Raises:
-        DiskFull, NotWritable: they cannot be written.
-    """
+    """Write the digests of files down, beside those that are in `memory`, for a later process; if
+    there is no room, or no right to, that one reads the files again."""
     before = _read_digests(memory)
     names = {str(path.absolute()) for path in paths} & _digests.keys()
     after = before | {name: list(_digests[name]) for name in sorted(names)}
     if after != before:
-        write_text(memory, json.dumps(after))
+        with suppress(StorageError):
+            write_text(memory, json.dumps(after))
 
 
 def recall_digests(memory: Path) -> None:
@@ -203,7 +201,8 @@ def storage_errors(target: Path) -> Iterator[None]:
 
 
 def _storage_error(target: Path, error: OSError) -> StorageError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    cut_short = error.errno is None and "requested and" in str(error)  # numpy's words for it
+    if cut_short or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"No room is left on the disk for {target}", "Free some, then repeat.")
     return NotWritable(
         f"{target} cannot be written: {error.strerror or error}",

@@ -63,12 +63,13 @@ class Site:
         return [int(case.removeprefix("box_")) for case in found]
 
     def kept(self) -> dict[str, bytes]:
-        """All files, but for those that a database keeps beside itself while it is open."""
+        """All files, but for those that a database keeps beside itself while it is open, and what
+        is remembered of files that were read."""
         return {
             str(path): path.read_bytes()
             for folder in (self.home, self.data)
             for path in folder.rglob("*")
-            if path.is_file() and not path.name.endswith(("-wal", "-shm", ".db"))
+            if path.is_file() and not path.name.endswith(("-wal", "-shm", ".db", "digests.json"))
         }
 
 

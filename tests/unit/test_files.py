@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from u2net_platform import files
+from u2net_platform.errors import DiskFull
 from u2net_platform.files import (
     append_line,
     digest_of_file,
@@ -10,6 +11,7 @@ from u2net_platform.files import (
     is_held,
     keep_digests,
     recall_digests,
+    storage_errors,
 )
 
 
@@ -19,6 +21,12 @@ def test_asking_whether_a_lock_is_held_makes_none(tmp_path: Path) -> None:
     with exclusive(lock):
         assert is_held(lock)
     assert not is_held(lock)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "?"), OSError("5040 requested and 4064 written")])
+def test_a_disk_is_full_in_numpys_words_too(tmp_path: Path, error: OSError) -> None:
+    with pytest.raises(DiskFull), storage_errors(tmp_path):
+        raise error
 
 
 def test_a_line_does_not_join_one_that_was_torn(tmp_path: Path) -> None:
@@ -49,6 +57,7 @@ def test_a_file_that_another_process_has_read_is_read_again_only_if_it_has_chang
     recall_digests(memory)
     keep_digests([first], memory)
     assert digest in memory.read_text()
+    keep_digests([first], first / "memory")  # where nothing can be written
 
 
 def test_a_file_that_was_rewritten_is_read_again(tmp_path: Path) -> None:
