@@ -15,9 +15,11 @@ PRODUCT = "u2net-platform"  # the distribution's name, which outputs carry
 
 # `~` is the shell's; a file of variables has it as it stands, and so has a URL.
 Folder = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]  # noqa: PTH111
-Url = Annotated[
-    str, AfterValidator(lambda url: re.sub("^(sqlite:///)~(?=/)", rf"\1{Path.home()}", url))
-]
+Url = Annotated[str, AfterValidator(lambda url: re.sub("(?<=^sqlite:///)~(?=/)", _home, url))]
+
+
+def _home(_: re.Match[str]) -> str:
+    return os.path.expanduser("~")  # noqa: PTH111  which knows of nobody who has none
 
 
 class Settings(BaseSettings):

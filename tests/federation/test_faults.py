@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -394,6 +395,31 @@ def test_an_answer_that_flower_cannot_decode_is_left_out(
     assert [o.backbone_digest for o in rounds] == [o.backbone_digest for o in alone]
     assert {o.reason for r in rounds for o in r.contributions} == {"", "BadMessage"}
     assert "south's answer cannot be read: UnicodeDecodeError" in notes
+
+
+def test_what_flower_does_not_send_and_a_superlink_that_is_busy_are_no_fault_of_a_site(
+    settings, new_site, new_request
+) -> None:
+    class Busy(LocalGrid):
+        asked = 0
+
+        def pull_messages(self, message_ids):
+            self.asked += 1
+            if self.asked % 2:
+                raise httpx.ReadTimeout("busy")
+            return super().pull_messages(message_ids)
+
+    class TooLarge(LocalGrid):
+        def push_messages(self, messages):
+            return []
+
+    sites = {"north": new_site("north", "apple")}
+    run = new_run(settings, new_request(*sites, rounds=1))
+    with pytest.raises(QuorumNotReached, match="north: NoReply"):
+        Coordinator(settings, run, TooLarge(sites), print).go()
+    Coordinator(settings, run, Busy(sites), print).go()
+    (done,) = Catalog.open(settings.database_url).federations.rounds(run)
+    assert [one.reason for one in done.contributions] == [""]
 
 
 def test_a_coordinator_has_no_say_in_weights_that_a_site_keeps(

@@ -313,6 +313,13 @@ def late(settings, tmp_path: Path, monkeypatch) -> FakeFlower:
     return flower
 
 
+def test_to_remove_a_site_takes_no_key_of_another_from_flower(settings, late: FakeFlower) -> None:
+    SuperLink(settings)._write({"north": None, "south": None})
+    SuperLink(settings).remove_site("south")
+    assert late.nodes == {"7": "registered"}, "it may be north's"
+    assert SuperLink(settings).sites == ("north",)
+
+
 @pytest.mark.usefixtures("late")
 def test_a_site_that_flower_took_and_said_so_too_late_is_known_after_the_next_start(
     settings,

@@ -62,7 +62,7 @@ def show(name: Name, path: PluginPath = None, _json: Json = False) -> None:
     try:
         found = find_added(name, settings, catalog, path)
     except UnknownDomain:
-        if record is None:
+        if record is None or path is not None:
             raise
         # It came in a bundle or by a federation, or its plugin is gone.
         about: dict[str, Any] = {

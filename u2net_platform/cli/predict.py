@@ -97,6 +97,7 @@ def predict(
     if overwrite and skip_existing:
         raise typer.BadParameter("--overwrite and --skip-existing exclude each other")
     existing: Existing = "replace" if overwrite else "skip" if skip_existing else "refuse"
+    find_inputs(inputs)  # before the networks are loaded
     device_ = choose_device(device)
     versions = [
         load_predictor(Settings(), one, device_, memory=memory, mirror=mirror) for one in domain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.app.error import Error
 from flwr.common.constant import ErrorCode
@@ -53,7 +54,10 @@ class Exchange:
             site: self._grid.create_message(content, kind, nodes[site], self._run_id, timeout)
             for site, content in contents.items()
         }
-        numbers = self._grid.push_messages(list(messages.values()))
+        numbers = list(self._grid.push_messages(list(messages.values())))
+        if len(numbers) < len(messages):  # Flower says so in its log, as of one that is too large
+            self._on_note("Flower has sent nothing: see its log")
+            return {}
         waiting = {site: one for site, one in zip(messages, numbers, strict=True) if one}
         found: dict[str, Message] = {}
         while True:
@@ -71,6 +75,8 @@ class Exchange:
             return next(iter(self._grid.pull_messages([number])), None)
         except U2NetError:
             raise
+        except httpx.HTTPError:  # of the SuperLink, not of the answer: it is asked for again
+            return None
         except Exception as error:  # whatever Flower's decoders raise
             self._on_note(f"{site}'s answer cannot be read: {type(error).__name__}")
             code = ErrorCode.MESSAGE_UNAVAILABLE

@@ -121,7 +121,9 @@ class SuperLink:
             if name not in self.config.sites:
                 raise InvalidFederation(f"There is no site {name}", f"There are: {self.sites}")
             node = self.config.sites[name]
-            nodes = [node] if node is not None else self._unnoted() if self.running else []
+            nodes = [node] if node is not None else []
+            if not nodes and self.running and self._waiting() == [name]:
+                nodes = self._unnoted()  # else it may be another's, whose key Flower would burn
             for one in nodes:
                 self._flwr("supernode", "unregister", str(one), LINK)
             self._forget(name)

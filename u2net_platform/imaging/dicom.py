@@ -105,18 +105,29 @@ class Series:
 
     @property
     def has_images(self) -> bool:
-        """Whether it holds more than localizers, and what is not to be seen."""
-        return any(_has_pixels(one) and not is_localizer(one) for one in self.headers)
+        """Whether it holds more than localizers, labels, and what is not to be seen."""
+        images = (_has_pixels(one) and not is_localizer(one) for one in self.headers)
+        return self.modality != "SEG" and any(images)
 
     @property
     def is_volume(self) -> bool:
-        """Whether it holds parallel slices in shades of grey, localizers left out."""
+        """Whether it holds parallel slices in shades of grey, localizers left out.
+
+        Raises:
+            UnreadableImage: a value of a header is none of its kind.
+        """
         slices = [header for header in self.headers if not is_localizer(header)]
-        return (
-            (len(slices) > 1 or self.is_multi_frame)
-            and all(_has_pixels(one) and one.get("SamplesPerPixel") == 1 for one in slices)
-            and len({tuple(np.round(normal_of(one), 2)) for one in slices}) == 1
-        )
+        try:
+            return (
+                (len(slices) > 1 or self.is_multi_frame)
+                and all(_has_pixels(one) and one.get("SamplesPerPixel") == 1 for one in slices)
+                and len({tuple(np.round(normal_of(one), 2)) for one in slices}) == 1
+            )
+        except Exception as error:  # pydicom reads a value when it is asked for
+            raise UnreadableImage(
+                f"a header of series {self.uid} cannot be read: {type(error).__name__}",
+                "Export it again; it may be damaged.",
+            ) from error
 
     def __str__(self) -> str:
         """One line for a list to choose from."""
@@ -151,29 +162,36 @@ def find_series(folder: Path) -> list[Series]:
 
 
 def find_studies(folder: Path, modality: str) -> tuple[list[Path], list[Path]]:
-    """The folders in this one to label one by one, and those of what cannot be, both sorted.
+    """The folders in this one to label one by one, and what is left out, both sorted.
 
-    To label are those of each study with images of a domain's modality, be they fit or not, and
-    those with files that cannot be read: whoever reads them says why. Where studies share a folder,
-    or one lies in that of another, it is one.
+    To label are those of each study with images of a domain's modality, be they fit or not; where
+    there are several, also those with files that cannot be read: whoever reads them says why. Where
+    studies share a folder, or one lies in that of another, it is one.
     """
-    places: defaultdict[str, set[Path]] = defaultdict(set)
-    headers = []
+    headers, others = [], set[Path]()
+    broken = set[Path]()
     for path in _files(folder):
         try:
             headers.append(_header(path))
         except UnreadableImage:
-            places[str(path.parent)].add(path.parent)
-    wanted, others = DICOM_MODALITIES.get(modality), set[Path]()
-    for one in _grouped(headers):
+            broken.add(path)
+    series, wanted = _grouped(headers), DICOM_MODALITIES.get(modality)
+    fitting = {one.study for one in series if wanted in (None, one.modality) and one.has_images}
+    places: defaultdict[str, set[Path]] = defaultdict(set)
+    for one in series:
         parents = {Path(str(header.filename)).parent for header in one.headers}
-        if wanted in (None, one.modality) and one.has_images and one.modality != "SEG":
+        if one.study in fitting and one.has_images:
             places[one.study] |= parents
         else:
             others |= parents
     found = {Path(os.path.commonpath(list(map(str, each)))) for each in places.values()}
     found = {one for one in found if not found & {*one.parents}}
-    return sorted(found), sorted(one for one in others if not found & {one, *one.parents})
+    if len(found) > 1:
+        above = {parent for one in found for parent in one.parents}
+        beside = {one.parent for one in broken if not found & {*one.parents}} - above
+        found |= {one for one in beside if not beside & {*one.parents}}
+    left = {one for one in others | broken if not found & {one, *one.parents}}
+    return sorted(found), sorted(left)
 
 
 def choose_series(folder: Path, modality: str | None = None, name: str | None = None) -> Series:
@@ -274,8 +292,6 @@ def _header(path: Path) -> pydicom.Dataset | None:
         with discreet():
             # Pixels are skipped, but it is seen that they are there.
             header = pydicom.dcmread(path, defer_size=1024, specific_tags=[*READ, *PIXELS])
-            for keyword in READ:
-                header.get(keyword)  # what is no value of its kind shows here, and nowhere else
         if not header:  # what pydicom makes of a file that is cut off within its frames
             raise EOFError
         return header

@@ -121,9 +121,10 @@ def predict_inputs(
     """
     _check_dicom(labellers, inputs, output)
     targets = _targets(labellers, inputs, output)
+    _check_apart(inputs, output, [path for each in targets.values() for path in each.values()])
     for one in labellers:
         for case in inputs.cases:
-            _check_target(targets[one.domain][case.id], one, inputs.path, case, existing)
+            _check_target(targets[one.domain][case.id], one, case, existing)
     if inputs.left_out:
         on_warning(_left_out(inputs, labellers[0]))
     results: list[PredictedCase] = []
@@ -187,7 +188,7 @@ def _found_cases(inputs: Path, modalities: Collection[str]) -> tuple[list[Case],
 
 def _found_studies(inputs: Path, modalities: Collection[str]) -> tuple[list[Case], list[Path]]:
     studies, left = find_studies(inputs, *modalities) if len(modalities) == 1 else ([], [])
-    if len(studies) < 2:
+    if not studies or studies == [inputs]:
         return [Case(inputs.resolve().name, (inputs,), None)], []
     return [Case(str(path.relative_to(inputs)), (path,), None) for path in studies], left
 
@@ -220,7 +221,7 @@ def _left_out(inputs: Inputs, labeller: Labeller) -> str:
     first = inputs.left_out[0].relative_to(inputs.path)
     why = "that are not read as images"
     if inputs.are_dicom:
-        why = f"without images of modality {labeller.modality}"
+        why = f"that hold no image of modality {labeller.modality}, or cannot be read"
     return f"{inputs.path} holds {len(inputs.left_out)} more, as {first}, {why}"
 
 
@@ -256,9 +257,16 @@ def _targets(
         )
     if len(labellers) > 1:
         return {one.domain: in_folder(cases, output / one.domain, one.ending) for one in labellers}
-    mistaken = bool(output.suffix) and not output.is_dir() and cases[0].images == (inputs.path,)
-    files = {cases[0].id: output} if is_file or mistaken else in_folder(cases, output, only.ending)
-    return {only.domain: files}
+    one_image = inputs.are_dicom or inputs.path.is_file()
+    mistaken = bool(output.suffix) and not output.is_dir() and one_image and len(cases) == 1
+    if not (is_file or mistaken):
+        return {only.domain: in_folder(cases, output, only.ending)}
+    if only.ending != FOLDER_ENDING and not output.name.endswith(only.ending):
+        raise UnsupportedFormat(
+            f"{output} is one file, and no folder with files that end with {only.ending}",
+            "Name a folder, or leave out --ending.",
+        )
+    return {only.domain: {cases[0].id: output}}
 
 
 def in_folder(cases: Sequence[Case], folder: Path, ending: str = FOLDER_ENDING) -> dict[str, Path]:
@@ -266,12 +274,16 @@ def in_folder(cases: Sequence[Case], folder: Path, ending: str = FOLDER_ENDING) 
     return {case.id: folder / f"{case.id}{ending}" for case in cases}
 
 
-def _check_target(
-    target: Path, labeller: Labeller, inputs: Path, case: Case, existing: Existing
-) -> None:
+def _check_apart(inputs: Inputs, output: Path, targets: Sequence[Path]) -> None:
+    places = {target.parent.resolve() for target in targets}
+    if inputs.are_dicom:  # whose labels would lie in the folders of its studies
+        places.add(output.resolve())
+    if inputs.path.is_dir() and inputs.path.resolve() in places:
+        raise NotWritable(f"{inputs.path} is input and output at once", "Name another output.")
+
+
+def _check_target(target: Path, labeller: Labeller, case: Case, existing: Existing) -> None:
     """Refuse before the first case what would fail, or destroy, after it."""
-    if inputs.is_dir() and inputs.resolve() == target.parent.resolve():
-        raise NotWritable(f"{inputs} is input and output at once", "Name another output.")
     labeller.require_target(target, case.images, existing)
     if existing == "skip":
         _require_own(target, labeller)

@@ -115,10 +115,12 @@ def _fingerprint(
     """Taken once for the same files and plugin, then read."""
     digests, memory = [], root / plugin.name / DIGESTS_FILE
     recall_digests(memory)
-    for case in cases:  # new files are read whole, which may take long over a network
-        digests.append(digest_of_case(case))
-        on_case(case.id)
-    keep_digests((path for case in cases for path in files_of(case)), memory)
+    try:
+        for case in cases:  # new files are read whole, which may take long over a network
+            digests.append(digest_of_case(case))
+            on_case(case.id)
+    finally:
+        keep_digests((path for case in cases for path in files_of(case)), memory)
     parts = [plugin.preparation_digest, *sorted(digests)]
     key = hashlib.sha256("".join(parts).encode()).hexdigest()
     file = root / plugin.name / f"fingerprint-{key}.json"

@@ -84,6 +84,8 @@ def test_show_tells_what_the_catalog_knows_of_a_domain_without_a_plugin(
     shutil.rmtree(folder)
     now = data("show", "kidney")
     assert now == before | {"directory": None, "source": str(folder), "hooks": []}
+    new_plugin(tmp_path / "others", "liver_two")
+    assert run("show", "kidney", "--path", tmp_path / "others").exit_code == 3
 
 
 def test_an_unknown_domain_ends_with_3_and_a_suggestion() -> None:

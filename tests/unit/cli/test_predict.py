@@ -139,6 +139,16 @@ def test_files_of_a_folder_have_the_ending_that_is_asked_for(added, bright_data,
     assert json.loads(result.stdout)["data"]["left_out"] == [str(images / "notes.txt")]
     written = {path.name for path in target.iterdir() if path.suffix != ".json"}
     assert written == {"case_0.nrrd", "case_1.nrrd"}
+    one = (
+        "predict",
+        "--domain",
+        "bright",
+        "-i",
+        images / "case_0.nii.gz",
+        "-o",
+        tmp_path / "a.mha",
+    )
+    assert "leave out --ending" in run(*one, "--ending", ".nrrd").stderr
     refused = run(*command, ".dcm")
     assert refused.exit_code == 4
     assert "NeedsDicom" in refused.output

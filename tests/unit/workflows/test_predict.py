@@ -1,3 +1,4 @@
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -318,6 +319,8 @@ def archive(write_series: Callable[..., Path], scan, tmp_path: Path) -> Path:
     write_series(root / "ct", raw, scan.grid, "CT")
     for path in (root / "cut").iterdir():
         path.write_bytes(path.read_bytes()[:200])  # within its header
+    for above in (root, root / "sound"):
+        (above / "torn").write_bytes(path.read_bytes())
     first = min((root / "odd").iterdir())
     length = b"\x28\x00\x02\x00US\x02\x00"  # of SamplesPerPixel
     content = first.read_bytes()
@@ -350,7 +353,8 @@ def test_every_study_of_a_folder_is_an_image_and_gets_a_seg_in_a_tree_like_it(
     }
     sound = dict.fromkeys(("sound/ST01", "sound/ST02"), "NoneType")
     assert label("refuse") == sound | faults
-    assert f"{archive} holds 2 more, as contours, without images of modality MR" in told
+    left = f"{archive} holds 4 more, as contours, that hold no image of modality MR, or"
+    assert f"{left} cannot be read" in told
     seg = highdicom.seg.segread(archive / "segs" / "sound" / "ST02.dcm")
     source = pydicom.dcmread(min((archive / "sound" / "ST02").iterdir()))
     assert seg.StudyInstanceUID == source.StudyInstanceUID
@@ -358,12 +362,32 @@ def test_every_study_of_a_folder_is_an_image_and_gets_a_seg_in_a_tree_like_it(
     assert label("skip") == faults
 
 
+def test_a_study_has_one_name_however_many_there_are(
+    bright_predictor, archive: Path, tmp_path: Path
+) -> None:
+    labeller = Labeller(bright_predictor)
+    shutil.move(archive / "sound", tmp_path / "sound")
+    shutil.rmtree(archive)
+    shutil.move(tmp_path / "sound", archive / "sound")
+    names = [one.id for one in find_inputs(archive, [labeller]).cases]
+    assert names == ["sound/ST01", "sound/ST02"]
+    shutil.rmtree(archive / "sound" / "ST02")
+    (case,) = find_inputs(archive, [labeller]).cases
+    assert case.id == "sound/ST01"
+    (result,) = predict_paths([labeller], archive, tmp_path / "a.nrrd", lambda _: None)
+    assert result.output == tmp_path / "a.nrrd"
+    (case,) = find_inputs(archive / "sound" / "ST01", [labeller]).cases
+    assert case.id == "ST01"
+
+
 def test_a_series_that_is_named_is_looked_for_in_the_whole_folder(
     bright_predictor, archive: Path, tmp_path: Path
 ) -> None:
     labeller = Labeller(bright_predictor)
     assert len(find_inputs(archive, [labeller]).cases) == 6
-    (first, *_) = find_series(archive / "sound")
+    with pytest.raises(NotWritable, match="input and output at once"):
+        predict_paths([labeller], archive, archive, lambda _: None)
+    (first,) = find_series(archive / "sound" / "ST01")
     (case,) = find_inputs(archive, [labeller], [first.uid]).cases
     assert case.images == (archive,)
 
