@@ -72,5 +72,5 @@ class Settings(BaseSettings):
 
 def without_password(url: str) -> str:
     """A URL as it may be shown: no password before the host, and none among its parameters."""
-    shown = re.sub(r"(://[^:/?#]*):[^/?#]*@", r"\1:***@", url)
+    shown = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)  # it may hold any character unquoted
     return re.sub(r"([?&]\w*password=)[^&#]*", r"\1***", shown, flags=re.IGNORECASE)

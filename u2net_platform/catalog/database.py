@@ -96,10 +96,10 @@ class Database:
             yield
         except ConstraintViolated:
             raise
-        except DataError as error:
+        except (DataError, UnicodeEncodeError, OverflowError) as error:
             raise Conflict(
-                f"The catalog cannot hold a value: {error.orig}",
-                "Give a shorter text, or a smaller number.",
+                f"The catalog cannot hold a value: {getattr(error, 'orig', error)}",
+                "Give a shorter text in UTF-8, or a smaller number.",
             ) from error
         except DBAPIError as error:
             raise self._error(str(error.orig)) from error
@@ -120,7 +120,8 @@ class Database:
 
     def _engine(self) -> Engine:
         try:
-            engine = create_engine(self.url)
+            # A server or firewall may have closed what lay idle while a network was trained.
+            engine = create_engine(self.url, pool_pre_ping=True)
         except (ArgumentError, ImportError) as error:
             raise CatalogUnreachable(
                 f"The catalog {self.shown_url} cannot be used: {error}",

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from u2net_platform.catalog.contents import stored
 from u2net_platform.catalog.database import Database
 from u2net_platform.catalog.domains import find_domain
-from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord, digest_of_json
+from u2net_platform.catalog.records import NewVersion, RunRecord, VersionRecord
 from u2net_platform.catalog.runs import add_run, members_of, run_record
 from u2net_platform.catalog.tables import DomainRow, RunRow, SpecRow, VersionRow
 from u2net_platform.catalog.versions import add_version, version_record
+from u2net_platform.domains.spec import digest_of
 from u2net_platform.errors import Conflict
 
 ORIGIN = "bundle"  # among a version's metrics: the bundle that it, or scores of it, came from
@@ -79,8 +80,8 @@ def _same_parts(session: Session, new: NewVersion) -> VersionRow | None:
         backbone_digest=new.backbone_digest,
         domain_digest=new.domain_digest,
         plugin_digest=new.plugin_digest,
-        spec_digest=digest_of_json(new.spec),
-        plan_digest=digest_of_json(new.plan),
+        spec_digest=digest_of(new.spec),
+        plan_digest=digest_of(new.plan),
     )
     return session.scalars(rows.order_by(VersionRow.number).limit(1)).first()
 
@@ -105,7 +106,7 @@ def _find_or_add_run(session: Session, run: RunRecord, domain: str) -> str:
     # A domain whose data the bundle does not tell may come with a bundle that does.
     named = [name for name in run.domains if name == domain or name in run.fingerprints]
     known = set(session.scalars(select(DomainRow.name).where(DomainRow.name.in_(named))))
-    digest = digest_of_json(run.model_dump(mode="json", include=OF_A_RUN) | {"domain": domain})
+    digest = digest_of(run.model_dump(mode="json", include=OF_A_RUN) | {"domain": domain})
     for name in (run.id, f"{run.id[: LONGEST_ID - 13]}-{digest[:12]}"):
         row = session.get(RunRow, name)
         if row is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -18,12 +17,6 @@ def _as_stored(content: object) -> object:
 
 # A tuple becomes a list at once, so that a record is equal to itself read back.
 Json = Annotated[dict[str, Any], BeforeValidator(_as_stored)]
-
-
-def digest_of_json(content: dict[str, Any]) -> str:
-    """SHA-256 of canonical JSON: for a spec's JSON the same as `DomainSpec.digest`."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def scores_key(on: str | None) -> str:

@@ -49,6 +49,13 @@ class WeightStore:
         """
         from safetensors.torch import load
 
+        return load(self.read(digest))
+
+    def read(self, digest: str) -> bytes:
+        """The bytes of a file, as they were stored.
+
+        Raises: as `get`.
+        """
         path = self.path(digest)
         try:
             content = path.read_bytes()
@@ -63,7 +70,7 @@ class WeightStore:
                 f"{path} is damaged: its SHA-256 is {found}, not {digest}",
                 "Restore the file from a backup, or train again.",
             )
-        return load(content)
+        return content
 
 
 def digest_of(tensors: dict[str, Tensor]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from u2net_platform.cli.home import open_catalog, open_home
-from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
+from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk
 from u2net_platform.cli.run_options import finite
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ DEPLOYED = {
     "site": lambda one: one.slot.site or "everywhere",
     "version": lambda one: one.version + (" (forced)" if one.forced else ""),
     "backbone": lambda one: one.backbone_digest[:12],
-    "since": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+    "since (UTC)": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
     "who": lambda one: one.actor,
 }
 BY = {True: "its own run", False: "what it builds on", None: "cannot say"}
@@ -35,7 +35,7 @@ LINEAGE = {
     "by": lambda one: BY[one.directly],
     "run": lambda one: one.run_id,
     "backbone": lambda one: one.backbone_digest[:12],
-    "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+    "made (UTC)": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
 }
 
 RUNS: dict[str, Callable[[RunRecord], object]] = {
@@ -46,7 +46,7 @@ RUNS: dict[str, Callable[[RunRecord], object]] = {
     "fold": lambda one: "all" if one.fold is None else one.fold,
     "status": lambda one: one.status,
     "steps": lambda one: one.step,
-    "ended": lambda one: f"{one.ended_at:%Y-%m-%d %H:%M}" if one.ended_at else "-",
+    "ended (UTC)": lambda one: f"{one.ended_at:%Y-%m-%d %H:%M}" if one.ended_at else "-",
 }
 
 
@@ -145,8 +145,7 @@ def deployed(
     found = open_catalog().deployments.current(domain, alias, site, page=_page(limit, offset))
     if not found:
         talk("Nothing is in service of that domain, name and site.")
-    tell_of_more(len(found), limit, offset)
-    emit_rows(found, DEPLOYED, csv)
+    emit_rows(found, DEPLOYED, csv, limit, offset)
 
 
 @query.command()
@@ -170,8 +169,7 @@ def backbone(
     found = catalog.deployments.current(backbone=digest, page=_page(limit, offset))
     if not catalog.versions.has_backbone(digest):
         talk(f"No backbone here has a digest that begins with {digest}.")
-    tell_of_more(len(found), limit, offset)
-    emit_rows(found, DEPLOYED, csv)
+    emit_rows(found, DEPLOYED, csv, limit, offset)
 
 
 @query.command()
@@ -204,8 +202,7 @@ def data(
     found = catalog.versions.that_saw(digest, _page(limit, offset))
     if not found and not offset:
         talk(f"No version here learned from data whose digest begins with {digest}.")
-    tell_of_more(len(found), limit, offset)
-    emit_rows(found, LINEAGE, csv)
+    emit_rows(found, LINEAGE, csv, limit, offset)
 
 
 @query.command()
@@ -233,8 +230,7 @@ def case(
         talk(f"No run here has noted a case {case} of {domain}: is that its name in the data set?")
     elif not found and not offset:
         talk(f"No version here learned from a case {case} of {domain}.")
-    tell_of_more(len(found), limit, offset)
-    emit_rows(found, LINEAGE, csv)
+    emit_rows(found, LINEAGE, csv, limit, offset)
 
 
 @query.command()
@@ -259,8 +255,7 @@ def runs(
         else one
         for one in catalog.runs.list(_page(limit, offset))
     ]
-    tell_of_more(len(found), limit, offset)
-    emit_rows(found, RUNS, csv)
+    emit_rows(found, RUNS, csv, limit, offset)
 
 
 @query.command()
@@ -281,8 +276,7 @@ def site(
     found = catalog.versions.that_saw_site(site, _page(limit, offset))
     if not found and site not in (known := catalog.federations.known_sites()):
         talk(f"No site {site} is known here. Known are: {', '.join(known) or 'none'}.")
-    tell_of_more(len(found), limit, offset)
-    emit_rows(found, LINEAGE, csv)
+    emit_rows(found, LINEAGE, csv, limit, offset)
 
 
 def _page(limit: int, offset: int) -> Page:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from u2net_platform.cli.home import open_catalog
-from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk, tell_of_more
+from u2net_platform.cli.output import Csv, Json, Limit, Offset, emit, emit_rows, talk
 
 if TYPE_CHECKING:
-    from u2net_platform.catalog.records import DeploymentRecord
+    from u2net_platform.catalog.records import DeploymentRecord, Slot
 
 Domain = Annotated[str, typer.Argument(help="A domain.")]
 Version = Annotated[str, typer.Argument(help="A version, as heart:3; a domain means its newest.")]
@@ -34,7 +34,8 @@ def deploy(
     force: Annotated[bool, typer.Option("--force", help="Also if never evaluated.")] = False,
     _json: Json = False,
 ) -> None:
-    """Put a version into service under an alias. It has to be evaluated on its test cases.
+    """Put a version into service under an alias. It has to be evaluated: on its test cases,
+    or on other data whose scores were kept.
 
     \b
     Examples:
@@ -141,9 +142,8 @@ def history(
 
     page = Page(limit=limit, offset=offset)
     changes = open_catalog().deployments.history(domain, alias, site, page)
-    tell_of_more(len(changes), limit, offset)
     columns = {
-        "when": lambda one: f"{one.created_at:%Y-%m-%d %H:%M:%S}",
+        "when (UTC)": lambda one: f"{one.created_at:%Y-%m-%d %H:%M:%S}",
         "slot": lambda one: one.slot,
         "action": lambda one: one.action + (" (forced)" if one.forced else ""),
         "from": lambda one: one.previous or "-",
@@ -151,10 +151,10 @@ def history(
         "who": lambda one: one.actor,
         "why": lambda one: one.reason or "-",
     }
-    emit_rows(changes, columns, csv)
+    emit_rows(changes, columns, csv, limit, offset)
 
 
-def _slot(domain: str, alias: str, site: str | None) -> Any:
+def _slot(domain: str, alias: str, site: str | None) -> Slot:
     from u2net_platform.catalog.records import Slot
 
     return Slot(domain=domain, alias=alias, site=site)
@@ -183,9 +183,19 @@ def _already(done: DeploymentRecord) -> str:
     return f"{done.version} is already in service as {done.slot} since {since}"
 
 
+def _in_its_place(slot: Slot) -> str:
+    """Of a site that has no version of its own any more."""
+    from u2net_platform.errors import UnknownRecord
+
+    try:
+        return f"; {open_catalog().deployments.in_service(slot).version}, as everywhere, is there"
+    except UnknownRecord:
+        return ""
+
+
 def _sentence(done: DeploymentRecord) -> str:
     if done.version is None:
-        return f"{done.previous} is no longer in service as {done.slot}"
+        return f"{done.previous} is no longer in service as {done.slot}{_in_its_place(done.slot)}"
     instead = f", in place of {done.previous}" if done.previous else ""
     marked = "; it was never evaluated" if done.forced else ""
     return f"{done.version} is in service as {done.slot}{instead}{marked}"

@@ -55,10 +55,10 @@ def show(name: Name, path: PluginPath = None, _json: Json = False) -> None:
       u2net domain show kidney --path my-plugins --json
     """
     from u2net_platform.domains.spec import DomainSpec
-    from u2net_platform.workflows.add_domain import find_added
+    from u2net_platform.workflows.add_domain import find_added, record_of
 
     settings, catalog = open_home()
-    record = next((one for one in catalog.domains.list() if one.name == name), None)
+    record = record_of(name, catalog)
     try:
         found = find_added(name, settings, catalog, path)
     except UnknownDomain:

@@ -16,7 +16,6 @@ from u2net_platform.cli.output import (
     emit,
     emit_rows,
     progress,
-    tell_of_more,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ VERSIONS: dict[str, Callable[[VersionRecord], object]] = {
     "run": lambda one: one.run_id,
     "validation Dice": lambda one: _score(one.metrics.get("validation", {}).get("dice")),
     "test Dice": lambda one: _score(one.metrics.get("test", {}).get("overall", {}).get("dice")),
-    "made": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
+    "made (UTC)": lambda one: f"{one.created_at:%Y-%m-%d %H:%M}",
 }
 
 app = typer.Typer(help="Published versions.", no_args_is_help=True)
@@ -75,8 +74,7 @@ def list_versions(
 
     catalog = open_catalog()
     versions = catalog.versions.list(domain, Page(limit=limit, offset=offset))
-    tell_of_more(len(versions), limit, offset)
-    emit_rows(versions, VERSIONS, csv)
+    emit_rows(versions, VERSIONS, csv, limit, offset)
 
 
 @app.command("show")

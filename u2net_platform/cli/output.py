@@ -12,6 +12,7 @@ form with its findings under `data` as well.
 from __future__ import annotations
 
 import csv
+import json
 import os
 import sys
 import traceback
@@ -88,12 +89,20 @@ def emit(
 
 
 def emit_rows(
-    data: Sequence[Any], columns: Mapping[str, Callable[[Any], object]], as_csv: bool
+    data: Sequence[Any],
+    columns: Mapping[str, Callable[[Any], object]],
+    as_csv: bool,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> None:
     """Write a list on stdout as a table, as CSV, or whole as JSON where asked for.
 
     columns: what each column is called, and what it shows of an entry.
+    limit, offset: how many of a longer list were asked for, from where; where all of them are
+        there, how the next ones are had is said on stderr.
     """
+    if len(data) == limit:
+        talk(f"{limit} shown; there may be more: --offset {offset + limit}")
     if not as_csv or _json_wanted():
         emit(data, lambda entries: table_of(entries, columns))
         return
@@ -105,12 +114,6 @@ def emit_rows(
 def talk(text: str) -> None:
     """Say something on stderr."""
     typer.echo(text, err=True)
-
-
-def tell_of_more(found: int, limit: int, offset: int) -> None:
-    """Where a page is full, say how the next one is had."""
-    if found == limit:
-        talk(f"{limit} shown; there may be more: --offset {offset + limit}")
 
 
 @contextmanager
@@ -178,7 +181,7 @@ def _unexpected(error: Exception) -> U2NetError:
 
 
 def _write_envelope(content: dict[str, Any], failure: U2NetError | None) -> None:
-    from pydantic_core import to_json
+    from pydantic_core import to_jsonable_python
 
     head: dict[str, Any] = {"schema_version": ENVELOPE_VERSION, "status": "ok"}
     if failure is not None:
@@ -188,5 +191,7 @@ def _write_envelope(content: dict[str, Any], failure: U2NetError | None) -> None
             "message": failure.message,
             "hint": failure.hint,
         }
-    document = to_json(head | content, indent=2, inf_nan_mode="null")
-    typer.echo(document.decode())
+    plain = to_jsonable_python(head | content, inf_nan_mode="null")
+    document = json.dumps(plain, indent=2, ensure_ascii=False)
+    # A file's name in another encoding is escaped.
+    typer.echo(document.encode("utf-8", "backslashreplace").decode())

@@ -119,8 +119,8 @@ def odd_headers(paths: Sequence[Path]) -> Iterator[DataError]:
         header = read_header(path)
         if header is not None and header.contradiction_mm:
             yield ContradictoryPlace(
-                f"{path} lies {header.contradiction_mm:.3g} mm apart by its sform and its qform,"
-                " which claim to mean the same; the "
+                f"{path} lies {header.contradiction_mm:.3g} mm apart by its sform and its qform"
+                " (without one, pixdim), which claim to mean the same; the "
                 f"{'sform' if header.by_sform else 'qform'} was taken",
                 "Compare it with its source, and correct the wrong one.",
             )

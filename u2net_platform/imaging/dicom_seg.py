@@ -126,6 +126,8 @@ def _sources(series: Series) -> Sequence[pydicom.Dataset]:
         for keyword in CARRIED:
             source.setdefault(keyword, "")
         source.setdefault("SliceThickness", None)
+        source.decode()  # of the character sets that DICOM has, highdicom takes some
+        source.SpecificCharacterSet = "ISO_IR 192"  # UTF-8
     return sources
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from u2net_platform.errors import NonFiniteImage, UnreadableImage
 from u2net_platform.imaging.grid import SAME_GRID_TOLERANCE
 
 NIFTI_HEADER_SIZES = (348, 540)  # of versions 1 and 2; the first number in the file
+NIFTI_COLOURS = ("128", "2304")  # its codes for RGB and RGBA
 NIFTI_FLOATS = {"16": "f4", "64": "f8"}  # its codes for numbers that can be NaN
 
 
@@ -25,6 +28,8 @@ def check_nifti(path: Path, image: Any) -> None:
     Raises:
         UnreadableImage, NonFiniteImage
     """
+    if image.GetMetaData("datatype") in NIFTI_COLOURS:
+        raise UnreadableImage(f"{path} is in colour", "Save its intensities, one number a voxel.")
     voxels = math.prod(image.GetSize()) * image.GetNumberOfComponentsPerPixel()
     promised = voxels * int(image.GetMetaData("bitpix")) // 8
     kind = NIFTI_FLOATS.get(image.GetMetaData("datatype"))
@@ -57,6 +62,9 @@ def _first_voxel(path: Path, image: Any) -> int:
     return int(offset)
 
 
+UNITS_MM = {1: 1e3, 3: 1e-3}  # metres and micrometres, by NIfTI's codes
+
+
 def places_by_sform(reader: Any) -> bool:
     """Whether ITK takes a NIfTI file's sform for where it lies, and not its qform: where the sform
     is the scanner's, or there is no qform."""
@@ -66,8 +74,23 @@ def places_by_sform(reader: Any) -> bool:
     return sform == 1 or (sform > 0 and qform == 0)
 
 
+def sform_steps_mm(reader: Any) -> NDArray[np.float64] | None:
+    """From voxel to voxel along x, y and z (columns, LPS), where ITK takes the sform; of that it
+    takes the directions alone. None where it does not, or a column is 0."""
+    if not places_by_sform(reader):
+        return None
+    unit_mm = UNITS_MM.get(int(reader.GetMetaData("xyzt_units")) & 7, 1.0)
+    steps = _sform(reader)[:, :3] * [[-unit_mm], [-unit_mm], [unit_mm]]
+    return steps if np.linalg.norm(steps, axis=0).all() else None
+
+
+def _sform(reader: Any) -> NDArray[np.float64]:
+    return np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], float)
+
+
 def contradiction_mm(reader: Any) -> float:
-    """How far corners by sform and qform lie apart; 0 within `SAME_GRID_TOLERANCE` voxels.
+    """How far corners by sform and qform lie apart, or, where there is no qform, by the sform's
+    voxels and those of `pixdim`; 0 within `SAME_GRID_TOLERANCE` voxels.
 
     Source: NIfTI-1 standard, nifti1.h, methods 2 and 3.
     """
@@ -75,24 +98,21 @@ def contradiction_mm(reader: Any) -> float:
     def of(name: str) -> float:
         return float(reader.GetMetaData(name))
 
-    if not reader.HasMetaDataKey("qform_code") or of("qform_code") != of("sform_code"):
+    if not reader.HasMetaDataKey("sform_code") or not of("sform_code"):
         return 0.0
-    if of("qform_code") == 0:
+    if of("qform_code") not in (0, of("sform_code")):  # which says that they mean two spaces
         return 0.0
-    b, c, d = (of(f"quatern_{axis}") for axis in "bcd")
-    a = math.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
-    turned = np.array(
-        [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
-        ]
-    )
-    spacing = np.array([of(f"pixdim[{axis}]") for axis in (1, 2, 3)])
-    offset = np.array([of(f"qoffset_{axis}") for axis in "xyz"])
-    sform = np.array([reader.GetMetaData(f"srow_{axis}").split() for axis in "xyz"], float)
     corners = np.array(list(itertools.product(*((0, side - 1) for side in reader.GetSize()[:3]))))
+    spacing = np.array([of(f"pixdim[{axis}]") for axis in (1, 2, 3)])
+    sform = _sform(reader)
     there = corners @ sform[:, :3].T + sform[:, 3]
+    if of("qform_code"):
+        quaternion = np.array([of(f"quatern_{axis}") for axis in "bcd"])
+        real = math.sqrt(max(0.0, 1.0 - quaternion @ quaternion))
+        turned = Rotation.from_quat([*quaternion, real]).as_matrix()
+        offset = np.array([of(f"qoffset_{axis}") for axis in "xyz"])
+    else:
+        turned, offset = sform[:, :3] / np.linalg.norm(sform[:, :3], axis=0), sform[:, 3]
     apart = min(  # the reader does not tell which way the third axis goes
         np.linalg.norm(there - corners @ (turned * spacing * [1, 1, sign]).T - offset, axis=1).max()
         for sign in (1, -1)

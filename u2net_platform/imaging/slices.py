@@ -111,8 +111,6 @@ def _check_header(header: pydicom.Dataset, first: pydicom.Dataset, name: str) ->
     slope = numbers(header, "RescaleSlope")
     if "RescaleSlope" in header and not (len(slope) == 1 and np.isfinite(slope[0]) and slope[0]):
         what = "RescaleSlope"
-    if header.get("PhotometricInterpretation") == "MONOCHROME1":
-        what = "PhotometricInterpretation MONOCHROME1, which inverts its values and"
     if what:
         raise InvalidHeader(
             f"{header.filename} of {name} has a {what} that no slice of a volume can have",

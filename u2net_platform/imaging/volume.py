@@ -31,7 +31,13 @@ from u2net_platform.errors import (
 )
 from u2net_platform.files import atomic_path, sync
 from u2net_platform.imaging.grid import Grid, Spacing, orientation, triple
-from u2net_platform.imaging.nifti import check_nifti, contradiction_mm, places_by_sform, unreadable
+from u2net_platform.imaging.nifti import (
+    check_nifti,
+    contradiction_mm,
+    places_by_sform,
+    sform_steps_mm,
+    unreadable,
+)
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
@@ -90,7 +96,7 @@ def read_header(path: Path) -> Header | None:
             reader.SetFileName(str(file))
             reader.ReadImageInformation()
             stored = sitk.Image([1, 1, 1], reader.GetPixelID()).GetSizeOfPixelComponent()
-    except RuntimeError:
+    except (RuntimeError, UnreadableImage):
         return None
     if reader.GetDimension() < 3:
         return None
@@ -98,7 +104,7 @@ def read_header(path: Path) -> Header | None:
     return Header(
         values,
         reading_bytes=COPIES * values * max(stored, FLOAT_BYTES),
-        spacing_zyx_mm=triple(reader.GetSpacing()[2::-1]),
+        spacing_zyx_mm=_spacing_zyx_mm(reader),
         skewed=_skew(reader) > ROUNDING,
         contradiction_mm=contradiction_mm(reader),
         by_sform=places_by_sform(reader),
@@ -324,7 +330,12 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
 @contextmanager
 def _alone(path: Path) -> Iterator[Path]:
     """The file under a name that no other shares: of `scan.nii` and `scan.nii.gz` side by side,
-    ITK reads the first, whichever is asked for."""
+    ITK reads the first, whichever is asked for.
+
+    Raises:
+        UnreadableImage: as `require_utf8`.
+    """
+    require_utf8(path)
     if not (path.name.endswith(".nii.gz") and path.with_suffix("").exists()):
         yield path
         return
@@ -332,6 +343,20 @@ def _alone(path: Path) -> Iterator[Path]:
         link = Path(folder, path.name)
         link.symlink_to(path.resolve())
         yield link
+
+
+def require_utf8(path: Path) -> None:
+    """Stop before SimpleITK does, which ends the process at a name of another encoding.
+
+    Raises:
+        UnreadableImage
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UnreadableImage(
+            f"{str(path)!a} is a name in another encoding than UTF-8", "Rename it."
+        ) from error
 
 
 def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
@@ -360,7 +385,7 @@ def _from_sitk(image: Any, name: str) -> tuple[NDArray[Any], Grid]:
     directions = _at_right_angles(_directions(image))
     grid = Grid(
         shape_zyx=(array.shape[1], array.shape[2], array.shape[3]),
-        spacing_zyx_mm=triple(image.GetSpacing()[2::-1]),
+        spacing_zyx_mm=_spacing_zyx_mm(image),
         origin_lps_mm=triple(image.GetOrigin()[:3]),
         direction_lps=tuple(map(float, directions.ravel())),
     )
@@ -375,13 +400,21 @@ def _directions(image: Any) -> NDArray[np.float64]:
     dimensions = image.GetDimension()
     found: NDArray[np.float64] = np.reshape(image.GetDirection(), (dimensions, dimensions))
     found = found[:3, :3]
-    if places_by_sform(image):
-        rows = [image.GetMetaData(f"srow_{axis}").split()[:3] for axis in "xyz"]
-        sform = np.array(rows, float) * [[-1], [-1], [1]]  # to LPS
-        lengths = np.linalg.norm(sform, axis=0)
-        if lengths.all() and not np.abs(sform / lengths - found).max() <= ROUNDING:
-            return np.asarray(sform / lengths)
+    if (steps := sform_steps_mm(image)) is not None:
+        own = np.asarray(steps / np.linalg.norm(steps, axis=0))
+        if not np.abs(own - found).max() <= ROUNDING:
+            return own
     return found
+
+
+def _spacing_zyx_mm(image: Any) -> Spacing:
+    """As ITK has it; where the sform was taken and has other voxels, theirs."""
+    found = np.array(image.GetSpacing()[:3])
+    if (steps := sform_steps_mm(image)) is not None:
+        own = np.linalg.norm(steps, axis=0)
+        if np.abs(own / found - 1).max() > ROUNDING:
+            found = own
+    return triple(found[::-1])
 
 
 def _at_right_angles(directions: NDArray[np.float64]) -> NDArray[np.float64]:

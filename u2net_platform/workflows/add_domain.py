@@ -52,7 +52,7 @@ def add_domain(found: Found, catalog: Catalog, data_dir: Path | None) -> Added:
     plugin = found.plugin
     if data_dir is not None:
         data_dir = open_dataset(data_dir).directory.resolve()
-    before = _record(plugin.name, catalog)
+    before = record_of(plugin.name, catalog)
     record = catalog.domains.add(
         plugin.spec.document(),
         plugin.name,
@@ -75,7 +75,7 @@ def find_added(name: str, settings: Settings, catalog: Catalog, place: Path | No
     Raises:
         UnknownDomain, DuplicateDomain, BrokenPlugin, InvalidSpec: as `find_plugin` does.
     """
-    record = None if place else _record(name, catalog)
+    record = None if place else record_of(name, catalog)
     return find_plugin(name, settings, _own_folder(record) if record else place)
 
 
@@ -87,7 +87,7 @@ def data_dir_of(name: str, catalog: Catalog, given: Path | None) -> Path:
     """
     if given is not None:
         return given
-    record = _record(name, catalog)
+    record = record_of(name, catalog)
     if record is None or record.data_dir is None:
         raise MissingFile(
             f"nothing says where the data of {name} lies",
@@ -136,7 +136,8 @@ def _own_folder(record: DomainRecord) -> Path | None:
     return folder if folder.is_absolute() and (folder / SPEC_FILE).is_file() else None
 
 
-def _record(name: str, catalog: Catalog) -> DomainRecord | None:
+def record_of(name: str, catalog: Catalog) -> DomainRecord | None:
+    """What the catalog has of a domain, if it has it."""
     try:
         return catalog.domains.get(name)
     except UnknownDomain:

@@ -75,12 +75,12 @@ def export_bundle(
     silent = {one.version for one in catalog.versions.that_saw_case(record.domain, "")}
     card = model_card(record, run, pictures is not None, record.reference not in silent)
     members = {
-        "backbone.safetensors": _weights(store, record.backbone_digest),
-        "domain.safetensors": _weights(store, record.domain_digest),
+        "backbone.safetensors": store.read(record.backbone_digest),
+        "domain.safetensors": store.read(record.domain_digest),
         "spec.json": _json(record.spec),
         "plan.json": _json(record.plan),
         "metrics.json": _json(metrics),
-        "probe.safetensors": _weights(store, probe["input"]),
+        "probe.safetensors": store.read(probe["input"]),
         "provenance.json": provenance.model_dump_json(indent=2).encode(),
         "README.md": card.encode(),
     }
@@ -152,11 +152,6 @@ def _require_plugin(
         f"Get that plugin, read its code, and add it: u2net domain add {spec.name} --path FOLDER;"
         " then import again.",
     )
-
-
-def _weights(store: WeightStore, digest: str) -> bytes:
-    store.get(digest)  # refuses a damaged file
-    return store.path(digest).read_bytes()
 
 
 def _json(content: dict[str, Any]) -> bytes:

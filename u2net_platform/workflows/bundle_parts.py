@@ -159,11 +159,15 @@ def parts_of(contents: Contents, where: str) -> Parts:
     plan = _read(Plan, contents, "plan.json", where)
     metrics = _read(Metrics, contents, "metrics.json", where)
     spec = DomainSpec.parse(_json(contents, "spec.json", where), f"the spec in {where}")
+    # What is null is not known; a version that has a key is taken to have been scored.
+    known = {
+        key: one for key, one in _json(contents, "metrics.json", where).items() if one is not None
+    }
     new = NewVersion(
         **made.model_dump(exclude={"run", "base_version"}),
         spec=_json(contents, "spec.json", where),
         plan=_json(contents, "plan.json", where),
-        metrics=_json(contents, "metrics.json", where) | {ORIGIN: _origin(contents, made)},
+        metrics=known | {ORIGIN: _origin(contents, made)},
         run_id=made.run.id,
     )
     architecture, topology = fitting(new, new, where)

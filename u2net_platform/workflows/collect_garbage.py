@@ -53,7 +53,8 @@ def collect_garbage(
     """
     # The files first, the catalog after: what is published in between is named.
     weights = sorted(settings.weights_dir.glob("*"))
-    left = sorted(settings.prepared_dir.glob(f"*/{TEMPORARY}*"))
+    folders = settings.prepared_dir, settings.runs_dir
+    left = sorted(path for folder in folders for path in folder.glob(f"*/{TEMPORARY}*"))
     catalogs = [Catalog.open(settings.database_url)]
     named = _named(catalogs[0])
     stored = [path for path in weights if WEIGHTS.fullmatch(path.name)]

@@ -16,6 +16,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.database import Database
 from u2net_platform.domains.discovery import discover
 from u2net_platform.errors import U2NetError
 from u2net_platform.settings import PRODUCT, Settings
@@ -125,7 +126,8 @@ def _shared_memory(_: Settings) -> Iterator[Finding]:
 
 def _catalog(settings: Settings) -> Iterator[Finding]:
     revision = Catalog.revision(settings.database_url)
-    if revision.current is None and settings.database_url.startswith("sqlite"):
+    file = Database(settings.database_url).file
+    if file and not (file.exists() and file.stat().st_size):
         yield Finding("catalog", "ok", f"none yet; the first command makes one at {revision.head}")
     else:
         Catalog.open(settings.database_url)  # refuses what no command works with

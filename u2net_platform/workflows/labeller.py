@@ -24,6 +24,7 @@ from u2net_platform.imaging.volume import (
     legend_of,
     read_header,
     read_image,
+    require_utf8,
     stem_of,
     volumes_ml,
     write_labels,
@@ -256,8 +257,10 @@ def require_free(file: Path, inputs: Sequence[Path], existing: Existing = "refus
     """Stop where a file is an input or lies within one, is there already, or cannot be written.
 
     Raises:
+        UnreadableImage: its name is not UTF-8.
         NotWritable, DiskFull
     """
+    require_utf8(file)
     places, place = {path.resolve() for path in inputs}, file.resolve()
     if place in places:
         raise NotWritable(f"{file} would be input and output at once", "Name another output.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,8 @@ class _Work:
             data.mkdir()
             _write_data(self.settings, record, data, self.sheet and self.sheet(name))
             if (there := known.get(name)) is not None:
+                if self.sheet is None and PICTURES_TAG in there.tags:  # the new bundle has none
+                    entry = replace(entry, tags={**entry.tags, PICTURES_TAG: "no"})
                 self.registry.update(entry, there, data)
                 self.done.updated.append(name)
                 return

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from u2net_platform.errors import InvalidKey, MissingFile
+from u2net_platform.errors import InvalidKey, MissingFile, NotWritable
 from u2net_platform.files import write_bytes, write_secret
 
 
@@ -23,12 +23,14 @@ def create_key(path: Path) -> Path:
     """Write a new private key, which only its owner may read, and `<path>.pub` beside it.
 
     Raises:
-        NotWritable: the file is there already, or cannot be made.
+        NotWritable: one of the files is there already, or cannot be made.
     """
+    public = path.with_name(f"{path.name}.pub")
+    if public.exists():  # perhaps somebody else's, by which bundles are trusted
+        raise NotWritable(f"{public} exists already", "Choose another name.")
     key = Ed25519PrivateKey.generate()
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_secret(path, text)
-    public = path.with_name(f"{path.name}.pub")
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     write_bytes(public, pem)
     return public

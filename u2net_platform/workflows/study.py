@@ -305,10 +305,12 @@ def _paper_mean(mode: Mode) -> float:
 
 def _rows(result: StudyResult, name: str) -> Iterator[list[str]]:
     new = " (new, frozen backbone)" if name == result.study.new else ""
-    for position, label in enumerate(result.modes[0].dice[name]):
+    labels = result.modes[0].dice[name]
+    for position, label in enumerate(labels):
         found = [_percent(one.dice[name][label]) for one in result.modes]
-        paper = PAPER_DICE.get(name, {})
-        theirs = [f"{paper[mode][position]:.1f}" if mode in paper else "-" for mode in MODES]
+        papers = [PAPER_DICE.get(name, {}).get(mode, ()) for mode in MODES]
+        # A domain of one's own may have the name of one of the paper's, and other classes.
+        theirs = [f"{p[position]:.1f}" if len(p) == len(labels) else "-" for p in papers]
         yield [f"{name}{new}: {label}", str(result.cases[name]), *found, *theirs]
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from u2net_platform.catalog import migrations
 from u2net_platform.catalog.catalog import Catalog, Revision
 from u2net_platform.catalog.database import Database
+from u2net_platform.catalog.records import Page
 from u2net_platform.catalog.tables import HEAD_REVISION, VERSION_TABLE, Base, DomainRow
 from u2net_platform.errors import CatalogBehind, CatalogUnreachable, Conflict, NotWritable
 from u2net_platform.settings import Settings
@@ -60,6 +61,25 @@ def test_a_row_that_names_a_missing_one_is_refused(catalog: Catalog, url: str) -
     orphan = text("INSERT INTO u2net_run_bases (run_id, version_id) VALUES ('none', 1)")
     with pytest.raises(Conflict, match=r"(?i)foreign key"):
         Database(url).write(lambda session: session.execute(orphan))
+
+
+def test_a_connection_that_the_server_has_closed_is_made_again(postgresql: str) -> None:
+    # As after a restart, or through a firewall that forgets what lies idle for hours.
+    database = Database(postgresql)
+    own = database.read(lambda session: session.execute(text("SELECT pg_backend_pid()")).scalar())
+    run_sql(postgresql, f"SELECT pg_terminate_backend({own})")
+    assert database.read(lambda session: session.execute(text("SELECT 1")).scalar()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "page"), [("/data/\udcfc", 0), ("/data", 10**20)], ids=["not UTF-8", "too large"]
+)
+def test_what_no_database_holds_is_refused_with_a_reason(
+    catalog: Catalog, value: str, page: int
+) -> None:
+    with pytest.raises(Conflict, match="cannot hold a value"):
+        catalog.domains.add({"name": "heart"}, "heart", "a" * 64, "bundled", value)
+        catalog.runs.list(Page(offset=page))
 
 
 def test_a_write_that_collides_is_repeated(catalog: Catalog, url: str) -> None:

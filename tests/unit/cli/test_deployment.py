@@ -87,6 +87,13 @@ def test_a_version_is_taken_out_of_service(u2net) -> None:
     assert "UnknownRecord" in u2net("model", "withdraw", "bright", exit_code=6)
 
 
+def test_what_is_in_service_everywhere_stays_where_a_site_s_own_is_taken_away(u2net) -> None:
+    u2net("model", "deploy", "bright:2")
+    u2net("model", "deploy", "bright:1", "--site", "north")
+    done = u2net("model", "withdraw", "bright", "--site", "north")
+    assert "bright:1 is no longer in service as bright@champion/north; bright:2, as every" in done
+
+
 def test_a_version_may_be_named_by_two_words_and_again_it_is_in_service_already(u2net) -> None:
     assert "bright:2 is in service as bright@champion\n" in u2net("model", "deploy", "bright", "2")
     again = u2net("model", "deploy", "bright:2")

@@ -15,6 +15,8 @@ from u2net_platform.workflows.doctor import Finding
     [
         ("postgresql://anna:secret@db/u2net", "postgresql://anna:***@db/u2net"),
         ("postgresql://anna:p@secret@db/u2net", "postgresql://anna:***@db/u2net"),
+        ("postgresql://anna:p/secret?#@db/u2net", "postgresql://anna:***@db/u2net"),
+        ("sqlite:////data/a:b@c/x.db", "sqlite:////data/a:b@c/x.db"),
         (
             "postgresql://db/u2net?user=anna&password=secret&sslpassword=secret#x",
             "postgresql://db/u2net?user=anna&password=***&sslpassword=***#x",

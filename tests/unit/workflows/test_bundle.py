@@ -17,6 +17,8 @@ from safetensors.torch import load, save
 from typer.testing import CliRunner
 
 from u2net_platform.catalog.catalog import Catalog
+from u2net_platform.catalog.imports import ORIGIN
+from u2net_platform.catalog.records import Slot
 from u2net_platform.catalog.weights import WeightStore, serialised
 from u2net_platform.cli.app import app
 from u2net_platform.domains.plugin import DomainPlugin
@@ -31,6 +33,7 @@ from u2net_platform.errors import (
     InvalidKey,
     InvalidSpec,
     MissingFile,
+    NotEvaluated,
     NotWritable,
     U2NetError,
 )
@@ -377,6 +380,17 @@ def test_what_was_tampered_with_is_refused_by_name_and_leaves_no_version(
     assert not elsewhere.weights_dir.exists()
 
 
+def test_scores_that_are_null_are_none(elsewhere: Settings, bundle: Path) -> None:
+    parts = parts_of(bundle)
+    put("metrics.json", b'{"test": null, "validation": null, "federation": null}')(parts)
+    write(bundle, parts)
+    record = import_bundle(elsewhere, bundle).record
+    assert list(record.metrics) == [ORIGIN]
+    with pytest.raises(NotEvaluated):
+        slot = Slot(domain=record.domain)
+        Catalog.open(elsewhere.database_url).deployments.deploy(slot, record.number, "me")
+
+
 def test_what_is_local_to_a_machine_is_not_taken_from_a_bundle(
     settings, elsewhere: Settings, bundle: Path
 ) -> None:
@@ -574,6 +588,10 @@ def test_the_command_line_exports_imports_and_says_who_signed(
     assert (done["version"]["number"], done["signer"]) == (1, made["fingerprint"])
     assert u2net(tmp_path / "second", *taken[:3])["new"] is False
     assert u2net(tmp_path / "second", "model", "import", str(tmp_path / "lab")) == "BundleAltered"
+    (tmp_path / "theirs.pub").write_bytes(trusted := (tmp_path / "lab.pub").read_bytes())
+    assert u2net(settings.home, "model", "key", str(tmp_path / "theirs")) == "NotWritable"
+    assert (tmp_path / "theirs.pub").read_bytes() == trusted
+    assert not (tmp_path / "theirs").exists()
 
 
 def export(settings: Settings, path: Path) -> None:

@@ -45,6 +45,17 @@ def test_what_no_version_names_is_removed_and_nothing_else(settings, stray: str)
     assert collect_garbage(settings, dry_run=False) == []
 
 
+def test_half_of_a_checkpoint_is_removed(settings, stray: str) -> None:
+    run = settings.runs_dir / "20260101-000000-abcd"
+    run.mkdir(parents=True)
+    for name in (".tmp-left", "checkpoint.safetensors"):
+        (run / name).write_bytes(b"half")
+        os.utime(run / name, (0, 0))
+    found = collect_garbage(settings, dry_run=False)
+    assert {one.path.name for one in found} == {f"{stray}.safetensors", ".tmp-left"}
+    assert [path.name for path in run.iterdir()] == ["checkpoint.safetensors"]
+
+
 def test_what_the_home_s_own_catalog_names_is_kept_once_another_is_used(
     settings, stray: str, publish_bright, tmp_path: Path
 ) -> None:

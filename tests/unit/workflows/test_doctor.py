@@ -22,6 +22,16 @@ def test_a_new_home_is_fit_to_work_and_gets_no_catalog_yet(settings: Settings) -
     assert not (settings.home / "catalog.db").exists()
 
 
+def test_a_database_that_is_no_catalog_fails_as_every_command_does(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with sqlite3.connect(tmp_path / "other.db") as database:
+        database.execute("CREATE TABLE others (id INTEGER)")
+    url = f"sqlite:///{tmp_path}/other.db"
+    (finding,) = findings_on("catalog", settings.model_copy(update={"catalog_url": url}))
+    assert (finding.status, "u2net catalog upgrade" in finding.remedy) == ("fail", True)
+
+
 def test_a_catalog_of_another_revision_fails_with_its_remedy(settings: Settings) -> None:
     Catalog.open(settings.database_url)
     with sqlite3.connect(settings.home / "catalog.db") as database:

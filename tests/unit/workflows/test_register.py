@@ -127,6 +127,13 @@ def test_what_lies_in_mlflow_follows_scores_and_gets_pictures_that_are_asked_for
     assert json.loads(members["metrics.json"]) == {"test": SCORES}
     assert members["pictures.png"] == b"a picture"
 
+    newer = SCORES | {"overall": SCORES["overall"] | {"dice": 0.5}}
+    Catalog.open(settings.database_url).versions.add_metrics("bright", 1, {"test": newer})
+    assert register(settings, ["bright"]).updated == ["bright:1"]  # without pictures
+    assert register(settings, ["bright"]).updated == []
+    assert register(settings, ["bright"], sheet=lambda _: b"a picture").updated == ["bright:1"]
+    assert register(settings, ["bright"], sheet=lambda _: b"a picture").updated == []
+
 
 def test_sync_ends_with_a_fault_if_something_could_not_be_told(
     settings: Settings, publish_bright

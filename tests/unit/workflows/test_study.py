@@ -43,6 +43,15 @@ def test_a_study_without_any_score_is_told_all_the_same() -> None:
     assert "| **mean of 0 domains, without the new** |  | - | - | - |" in to_markdown(result)
 
 
+def test_a_domain_with_other_classes_than_the_papers_has_no_figures_of_its() -> None:
+    dice = {"heart": {"left atrium": 0.9, "right atrium": 0.8}}
+    modes = tuple(ModeResult(mode, (), dice, 0, {}, 1, None, 0) for mode in MODES)
+    result = StudyResult(Study(("heart",), None, Recipe.load("default")), {"heart": 5}, modes)
+    text = to_markdown(result)
+    assert "| heart: left atrium | 5 | 90.0 | 90.0 | 90.0 | - | - | - |" in text
+    assert "| heart: right atrium | 5 | 80.0 | 80.0 | 80.0 | - | - | - |" in text
+
+
 def test_the_budget_is_equal_or_the_runs_are_said_to_end_by_themselves() -> None:
     assert "Budget: 9 steps of every domain in every mode, in turn" in told("default", 0.5)
     text = told("paper", 0.5)
