@@ -50,6 +50,13 @@ def envelope(result: Result) -> dict[str, Any]:
     return document
 
 
+def test_a_name_in_another_encoding_is_escaped_in_json() -> None:
+    FAULTS["encoding"] = MissingFile("M\udcfcller ist hier: ü", "Rename it.")
+    result = run("fail", "encoding", "--json")
+    assert envelope(result)["message"] == "M\udcfcller ist hier: ü"
+    assert "ist hier: ü" in result.stdout
+
+
 def test_a_known_fault_is_told_on_stderr_with_its_remedy_and_exit_code() -> None:
     result = run("fail", "known")
     assert result.exit_code == 4

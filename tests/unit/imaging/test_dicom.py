@@ -11,7 +11,13 @@ from pydicom.uid import JPEGLSLossless, generate_uid
 
 from u2net_platform import errors
 from u2net_platform.data.dataset import open_dataset
-from u2net_platform.imaging.dicom import choose_series, find_series, find_studies, read_series
+from u2net_platform.imaging.dicom import (
+    choose_series,
+    find_series,
+    find_studies,
+    holds_dicom,
+    read_series,
+)
 from u2net_platform.imaging.grid import Grid
 from u2net_platform.imaging.volume import ImageVolume, canonical, read_image
 
@@ -76,6 +82,20 @@ def test_a_compressed_series_is_read(write_series: Write, ct: ImageVolume, tmp_p
     assert_same(read_image([folder]), ct)
 
 
+def frames_of(folder: Path) -> pydicom.Dataset:
+    """Slices as one file; frames out of order, as their places and not their numbers count."""
+    slices = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
+    made: pydicom.Dataset = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+        slices, generate_uid(), 1, generate_uid(), 1
+    )
+    return made
+
+
+def new_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
 def test_frames_of_an_enhanced_file_have_a_slope_and_a_place_of_their_own(
     write_series: Write, ct: ImageVolume, tmp_path: Path
 ) -> None:
@@ -83,18 +103,86 @@ def test_frames_of_an_enhanced_file_have_a_slope_and_a_place_of_their_own(
         header.RescaleSlope, header.RescaleIntercept = 1 + k % 2, k
 
     folder = write_series(tmp_path / "slices", stored(ct), ct.grid, "CT", change=change)
-    # Frames out of order, as their places and not their numbers count.
-    slices = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
-    frames = highdicom.legacy.LegacyConvertedEnhancedCTImage(
-        slices, generate_uid(), 1, generate_uid(), 1
-    )
-    (tmp_path / "enhanced").mkdir()
-    frames.save_as(tmp_path / "enhanced" / "one.dcm")
+    frames_of(folder).save_as(new_folder(tmp_path / "enhanced") / "one.dcm")
     classic, enhanced = read_image([folder]), read_image([tmp_path / "enhanced"])
     # Which end of the stack comes first is free.
     assert_same(canonical(enhanced), canonical(classic))
     needs = [choose_series(tmp_path / name).reading_bytes for name in ("slices", "enhanced")]
     assert needs == [8 * ct.array.size, 13 * ct.array.size]
+
+
+def inverted(frames: pydicom.Dataset) -> None:
+    frames.PhotometricInterpretation = "MONOCHROME1"
+
+
+def in_other_units(frames: pydicom.Dataset) -> None:
+    unit = pydicom.Dataset()
+    unit.CodeValue, unit.CodingSchemeDesignator, unit.CodeMeaning = "g/ml{SUVbw}", "UCUM", "SUV"
+    for groups in frames.PerFrameFunctionalGroupsSequence:
+        mapping = pydicom.Dataset()
+        mapping.RealWorldValueFirstValueMapped = -32768
+        mapping.RealWorldValueLastValueMapped = 32767
+        mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept = 0.01, 0.0
+        mapping.LUTLabel = mapping.LUTExplanation = "SUV"
+        mapping.MeasurementUnitsCodeSequence = [unit]
+        groups.RealWorldValueMappingSequence = [mapping]
+
+
+def test_frames_are_read_by_the_rules_of_slices(
+    write_series: Write, ct: ImageVolume, tmp_path: Path
+) -> None:
+    def leaning(degrees: float) -> Change:
+        step = ct.grid.spacing_zyx_mm[0] * np.tan(np.radians(degrees))
+        return shift(lambda k: k * step * np.reshape(ct.grid.direction_lps, (3, 3))[:, 1])
+
+    for degrees in (0, 1):
+        place = tmp_path / f"slices_{degrees}"
+        write_series(place, stored(ct), ct.grid, "CT", intercept=-1024, change=leaning(degrees))
+    tilted = new_folder(tmp_path / "tilted")
+    frames_of(tmp_path / "slices_1").save_as(tilted / "one.dcm")
+    for folder, error in (
+        (tmp_path / "slices_1", errors.GantryTilt),
+        (tilted, errors.UnsupportedMultiFrame),
+    ):
+        with pytest.raises(error):
+            read_image([folder])
+    frames = frames_of(tmp_path / "slices_0")
+    in_other_units(frames)
+    frames.save_as(new_folder(tmp_path / "units") / "one.dcm")
+    assert_same(canonical(read_image([tmp_path / "units"])), canonical(ct))
+    inverted(frames)
+    frames.save_as(new_folder(tmp_path / "inverted") / "one.dcm")
+    with pytest.raises(errors.InvalidHeader, match="MONOCHROME1"):
+        read_image([tmp_path / "inverted"])
+
+
+@pytest.mark.parametrize(
+    "kind", ["1.2.840.10008.5.1.4.1.1.12.1", "1.2.840.10008.5.1.4.1.1.20"], ids=["XA", "NM"]
+)
+def test_slices_lie_where_their_headers_say_whatever_kind_they_are_of(
+    write_series: Write, ct: ImageVolume, tmp_path: Path, kind: str
+) -> None:
+    def change(k: int, header: pydicom.Dataset) -> None:
+        header.SOPClassUID = kind
+
+    folder = write_series(tmp_path, stored(ct), ct.grid, "OT", intercept=-1024, change=change)
+    assert read_image([folder]).grid.displacement_mm(ct.grid) < 1e-3
+
+
+def test_studies_are_found_where_links_lead(
+    write_series: Write, small: tuple[np.ndarray, Grid], tmp_path: Path
+) -> None:
+    array, grid = small
+    for name in ("one", "two", "three"):
+        place = tmp_path / ("archive" if name == "three" else "studies") / name
+        write_series(place, array, grid, "MR")
+    (tmp_path / "studies" / "linked").symlink_to(tmp_path / "archive" / "three")
+    (tmp_path / "studies" / "one" / "loop").symlink_to(tmp_path / "studies")
+    found, left = find_studies(tmp_path / "studies", "MR")
+    assert ([path.name for path in found], left) == (["linked", "one", "two"], [])
+    only_links = new_folder(tmp_path / "only links")
+    (only_links / "three").symlink_to(tmp_path / "archive" / "three")
+    assert holds_dicom(only_links)
 
 
 @pytest.mark.parametrize("name", ["Task02_Heart", "Task09_Spleen"])
@@ -208,6 +296,11 @@ FAULTS: dict[str, tuple[Change, type[errors.DataError], str]] = {
         put("PhotometricInterpretation", "MONOCHROME1"),
         errors.InvalidHeader,
         "MONOCHROME1",
+    ),
+    "a table of values": (
+        put("ModalityLUTSequence", [pydicom.Dataset()]),
+        errors.InvalidHeader,
+        "ModalityLUTSequence",
     ),
     "two modalities": (put("Modality", "OT"), errors.MixedSlices, "Modality"),
     "two frames of reference": (

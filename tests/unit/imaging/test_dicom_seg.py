@@ -90,6 +90,27 @@ def test_segments_say_what_they_are_and_who_made_them(written: Path, series: Ser
     assert seg.SeriesInstanceUID != source.SeriesInstanceUID
 
 
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        ("ISO_IR 6", "Doe^J"),
+        ("ISO_IR 100", "Müller^Jörg"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+    ],
+    ids=["ASCII", "Latin 1", "Japanese", "Korean"],
+)
+def test_the_patient_s_name_is_kept_in_whatever_characters(
+    write_series: Callable[..., Path], labels, scan, tmp_path: Path, character_set, name: str
+) -> None:
+    def change(k: int, header: pydicom.Dataset) -> None:
+        header.SpecificCharacterSet, header.PatientName = character_set, name
+
+    place = write_series(tmp_path / "study", scan.array[0].round(), scan.grid, change=change)
+    write_seg(tmp_path / "labels.dcm", labels, NAMES, choose_series(place), "heart:3")
+    assert str(pydicom.dcmread(tmp_path / "labels.dcm").PatientName) == name
+
+
 def test_frames_of_an_enhanced_file_are_referred_to_by_their_place(
     series: Series, labels: LabelVolume, tmp_path: Path
 ) -> None:

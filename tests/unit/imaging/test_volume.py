@@ -191,6 +191,60 @@ def test_which_of_two_places_was_taken_is_known_and_the_other_is_no_shear(
     assert (header.contradiction_mm > 0) == (codes[0] == codes[1])
 
 
+@pytest.mark.parametrize("codes", [(0, 1), (1, 1), (0, 2)])
+def test_the_voxels_of_the_sform_are_taken_where_it_is(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    path = save(tmp_path / "scan.nii", np.ones((3, 4, 5), np.float32))
+    content = bytearray(path.read_bytes())
+    content[252:256] = np.array(codes, np.int16).tobytes()  # qform_code, sform_code
+    content[280:328] = np.c_[np.diag([2, 3, 4]), (30, 0, 0)].astype(np.float32).tobytes()
+    path.write_bytes(content)
+    header, image = read_header(path), read_image([path])
+    assert header is not None
+    assert header.contradiction_mm > 0  # pixdim has 1 mm
+    assert image.grid.spacing_zyx_mm == header.spacing_zyx_mm == (4, 3, 2)
+    write_labels(tmp_path / "labels.nii", LabelVolume(np.ones((3, 4, 5), np.uint8), image.grid), ())
+    written = (tmp_path / "labels.nii").read_bytes()[280:328]
+    np.testing.assert_array_equal(
+        np.frombuffer(written, np.float32).reshape(3, 4)[:, :3], np.diag([2, 3, 4])
+    )
+
+
+def test_micrometres_of_an_sform_are_no_other_voxels(tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii", np.ones((3, 4, 5), np.float32))
+    content = bytearray(path.read_bytes())
+    content[76:92] = np.array([1, 500, 500, 500], np.float32).tobytes()  # pixdim
+    content[123] = 3  # xyzt_units
+    content[252:256] = np.array([0, 1], np.int16).tobytes()  # qform_code, sform_code
+    content[280:328] = np.c_[500 * np.eye(3), (0, 0, 0)].astype(np.float32).tobytes()
+    path.write_bytes(content)
+    header = read_header(path)
+    assert header is not None
+    assert (header.contradiction_mm, header.spacing_zyx_mm) == (0, pytest.approx((0.5, 0.5, 0.5)))
+
+
+def test_a_coloured_file_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii", np.ones((3, 4, 5 * 3), np.uint8))
+    content = bytearray(path.read_bytes())
+    content[42:44] = np.array([5], np.int16).tobytes()  # dim[1]
+    content[70:74] = np.array([128, 24], np.int16).tobytes()  # datatype, bitpix: RGB
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="colour"):
+        read_image([path])
+
+
+def test_a_name_in_another_encoding_is_a_fault_of_the_file(tmp_path: Path, blob, oblique) -> None:
+    path = tmp_path / os.fsdecode(b"M\xfcller.nii.gz")
+    (tmp_path / "plain.nii.gz").write_bytes(b"")
+    (tmp_path / "plain.nii.gz").rename(path)
+    assert read_header(path) is None
+    with pytest.raises(
+        UnreadableImage, match=r"M\\udcfcller\.nii\.gz' is a name in another encoding"
+    ):
+        read_image([path])
+
+
 def test_the_last_of_an_odd_number_of_voxels_is_looked_at_too(tmp_path: Path) -> None:
     array = np.ones((3, 5, 7), np.float32)
     array[-1, -1, -1] = np.nan

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,22 @@ def test_test_cases_that_are_gone_are_named_and_no_other_mean_is_taken_for_their
     with pytest.raises(InvalidDataset, match=r"1 of 3 test cases of bright:1 .*: case_1"):
         cases_of(catalog, version, "test")
     assert len(cases_of(catalog, version, "all")) == 11
+
+
+def test_what_is_to_be_ignored_is_so_in_a_case_without_the_organ(
+    bright_predictor, case, scan, organ
+) -> None:
+    spec = bright_predictor.plugin.spec
+    ignoring = spec.model_copy(update={"ignore": (7,)})
+    bright_predictor.plugin = replace(bright_predictor.plugin, spec=ignoring)
+
+    def found_ml(label: np.ndarray) -> float:
+        SimpleITK.WriteImage(to_sitk(label, scan.grid), str(case.label))
+        (one,) = evaluate_cases(Labeller(bright_predictor), [case], lambda _: None).cases
+        return one.scores["organ"].predicted_ml
+
+    # What is found lies within, but for a rim.
+    assert found_ml(7 * organ) < 0.3 * found_ml(0 * organ)
 
 
 def test_a_case_without_the_organ_has_a_picture_too(
