@@ -306,6 +306,10 @@ class Diverged(TrainingError):
     """The loss is no longer a finite number."""
 
 
+class WorkerEnded(TrainingError):
+    """The system has ended a process that prepares cases or patches."""
+
+
 class TooFewCases(TrainingError):
     """A split leaves nothing to train on."""
 

@@ -25,6 +25,7 @@ from u2net_platform.testing.phantoms import write_phantom, write_phantom_plugin
 from u2net_platform.training.checkpoint import load_checkpoint
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import CHECKPOINT_FILE, Step
+from u2net_platform.workflows import compatibility
 from u2net_platform.workflows.add_domain import add_domain
 from u2net_platform.workflows.request import LOCK_FILE, Request, request_of
 from u2net_platform.workflows.train import Finished, resume, start
@@ -340,6 +341,16 @@ def test_a_case_that_a_base_has_learned_from_is_never_tested(
 
     kept = MlflowClient(settings.mlflow_uri).get_run(run.mlflow_run_id).data.params
     assert not any(case in str(kept) for case in learned)
+
+
+def test_what_could_not_be_published_is_not_trained(
+    settings: Settings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = catalog.runs.ids()
+    monkeypatch.setattr(compatibility, "LARGEST_SPACING_MM", 0.5)
+    with pytest.raises(IncompatibleParts, match=r"ball .* not published: spacing, mm"):
+        start(settings, request_for("ball", cycles=1), Silent(), ignore)
+    assert catalog.runs.ids() == known
 
 
 def test_a_run_of_all_cases_tests_none_and_says_so(settings: Settings, catalog: Catalog) -> None:

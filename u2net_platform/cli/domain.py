@@ -206,18 +206,18 @@ def plan(
       u2net domain plan heart --data Task02_Heart
       u2net domain plan heart --memory 16GiB --json
     """
-    from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL
+    from u2net_platform.data.plan import training_bytes
     from u2net_platform.data.splits import splitter
     from u2net_platform.training.recipe import Recipe
     from u2net_platform.workflows.add_domain import data_dir_of, find_added
     from u2net_platform.workflows.prepare import plan_domain
 
-    if memory is not None:
-        if batch_voxels is not None:
-            raise typer.BadParameter("give --batch-voxels or --memory, not both")
-        batch_voxels = memory // TRAINING_BYTES_PER_VOXEL
+    if memory is not None and batch_voxels is not None:
+        raise typer.BadParameter("give --batch-voxels or --memory, not both")
     settings, catalog = open_home()
     plugin = find_added(name, settings, catalog, path).working
+    if memory is not None:
+        batch_voxels = memory // training_bytes(1, plugin.spec.classes)
     directory = data_dir_of(name, catalog, data)
     budget = Recipe.load("default", batch_voxels=batch_voxels).batch_voxels
     with progress(f"Planning {name}") as on_case:

@@ -47,7 +47,10 @@ class Augmenter:
     """
 
     def __init__(self, spec: Augmentation, rates: AugmentationRates, patch_zyx: Shape) -> None:
-        z, y, x = (ceil(side * max(1.0, spec.scaling[1])) for side in patch_zyx)
+        # As much on either side: else the middle would lie half a voxel off, and with it what is
+        # interpolated, or, of a patch that is one slice deep, in the slice beside.
+        more = max(1.0, spec.scaling[1]) - 1
+        z, y, x = (side + 2 * ceil(side * more / 2) for side in patch_zyx)
         self.patch_zyx = patch_zyx
         self.source_zyx: Shape = (z, y, x)
         self._spec = spec

@@ -123,7 +123,7 @@ def open_dataset(directory: Path, complete: bool = True) -> Dataset:
 
 def _open(directory: Path, complete: bool) -> Dataset:
     content = _describe(directory / DESCRIPTION_FILE)
-    if content.training is None:
+    if not content.training:
         training = _numbered_cases(directory, "Tr", content)
         test = _numbered_cases(directory, "Ts", content)
     else:

@@ -32,9 +32,15 @@ from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 BATCH_SIZES = (2, 9)  # the paper's smallest and largest batch
 TRANSITIONS = 5  # between the network's six levels
 SMALLEST_SIDE = 4  # of a feature map; the last pooling of a side of 8 leads to it
-# Measured: what a step of a universal network takes for each voxel of its batch, on the CPU.
-TRAINING_BYTES_PER_VOXEL = 3300
+# Measured: what a step of a universal network takes for each voxel of its batch, on the CPU, and
+# for each class there.
+TRAINING_BYTES_PER_VOXEL, AND_CLASS = 3300, 20
 VOXELS_PER_CASE = 10_000  # bound on what a case adds to the foreground statistics
+
+
+def training_bytes(voxels: int, classes: int) -> int:
+    """What a step takes for a batch of so many voxels."""
+    return voxels * (TRAINING_BYTES_PER_VOXEL + AND_CLASS * classes)
 
 
 class Frozen(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from math import prod
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ import joblib
 
 from u2net_platform.data.dataset import Case
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import BrokenPlugin, DataError, InvalidCases, TooLarge
+from u2net_platform.errors import BrokenPlugin, DataError, InvalidCases, TooLarge, WorkerEnded
 from u2net_platform.imaging.grid import Spacing
 from u2net_platform.imaging.volume import Header, one_thread, read_header
 from u2net_platform.memory import free_bytes
@@ -63,7 +64,11 @@ def attempt_each_case(
     spacing_zyx_mm: Spacing | None,
     on_case: Callable[[str], None],
 ) -> Iterator[tuple[Case, Result | Fault]]:
-    """As `for_each_case`, but a case at fault gives its error."""
+    """As `for_each_case`, but a case at fault gives its error.
+
+    Raises:
+        WorkerEnded
+    """
     if not cases:
         return
     free = free_bytes()
@@ -76,9 +81,15 @@ def attempt_each_case(
         parallel = joblib.Parallel(jobs, return_as="generator")
         alone = joblib.delayed(_attempt_alone)
         attempts = parallel(alone(work, *pair, free) for pair in zip(cases, needs, strict=True))
-    for case, found in zip(cases, attempts, strict=True):
-        on_case(case.id)
-        yield case, found
+    try:
+        for case, found in zip(cases, attempts, strict=True):
+            on_case(case.id)
+            yield case, found
+    except BrokenProcessPool as error:
+        raise WorkerEnded(
+            "A process that reads cases was ended by the system, as where memory runs out",
+            "Close other programs, or take a larger machine; what is prepared is kept.",
+        ) from error
 
 
 def belong_to_parent() -> None:

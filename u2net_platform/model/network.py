@@ -280,7 +280,7 @@ def _initialise(module: nn.Module, seed: int, owner: str) -> None:
 def build_network(
     architecture: Architecture, topologies: Mapping[str, Topology], seed: int = 0
 ) -> UniversalUNet:
-    """A network with these domains, in the layout its convolutions are fastest in."""
+    """A network with these domains."""
     network = UniversalUNet(architecture, seed)
     for name, topology in topologies.items():
         network.add_domain(name, topology)

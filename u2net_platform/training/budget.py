@@ -7,6 +7,7 @@ import time
 from u2net_platform.training.schedule import WARM_UP_CYCLES
 
 TIMING_SHARE = 1 / 16  # of the minutes, after which the number of cycles is fixed
+SLOW_SHARE = 1 / 4  # of them, after which it is fixed though fewer cycles were seen
 PLANNED_SHARE = 0.97  # of them; checkpoints and a pause must fit in too
 VALIDATION_SHARE = 0.2  # of them at most; where one validation takes long, there are fewer
 
@@ -30,7 +31,8 @@ class TimeBudget:
     def is_timed(self) -> bool:
         """Whether enough was seen to fix the length of the run."""
         enough = len(self._laps) > self._begin + WARM_UP_CYCLES
-        return enough and self._laps[-1] - self._laps[0] >= TIMING_SHARE * self._seconds
+        share = (self._laps[-1] - self._laps[0]) / self._seconds
+        return self.cycles_left() is not None and share >= (TIMING_SHARE if enough else SLOW_SHARE)
 
     def reserve_validations(self, most: int) -> int:
         """How many fit in, one at least, where one was made since the cycle ended."""

@@ -17,7 +17,13 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from u2net_platform.data.augmentation import Augmenter
 from u2net_platform.data.patches import Batch, PatchSource, PatchStream, batches_ahead
 from u2net_platform.data.store import PreparedCase, TrainingDomain
-from u2net_platform.errors import Diverged, IncompatibleParts, Interrupted, TooLarge
+from u2net_platform.errors import (
+    Diverged,
+    IncompatibleParts,
+    Interrupted,
+    TooLarge,
+    WorkerEnded,
+)
 from u2net_platform.evaluation.metrics import dice_by_class
 from u2net_platform.inference.predictor import Predictor
 from u2net_platform.memory import give_back_freed_memory, keep_freed_memory
@@ -193,6 +199,7 @@ class Trainer:
         Raises:
             Interrupted: SIGINT, SIGTERM or SIGHUP came; a checkpoint was written.
             TooLarge: the GPU has no room for a batch.
+            WorkerEnded: a process that makes patches was killed; the last checkpoint is there.
             Diverged: the loss is not finite; the last checkpoint is from before.
             DiskFull, NotWritable: a checkpoint cannot be written; the one before is still there.
         """
@@ -220,6 +227,15 @@ class Trainer:
             if self.step > began and self.step % len(self.domains):
                 # The schedule has ended it within a cycle.
                 self._end_cycle(watcher, recorder)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # Torch notices it wherever the program just is.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            raise WorkerEnded(
+                f"A process that makes patches has ended: {error}",
+                "Go on with --resume, with --workers 0 where memory is short; `u2net doctor` looks"
+                " at memory that processes share.",
+            ) from error
         finally:
             del batches  # ends the workers, even where somebody keeps the exception
             give_back_freed_memory()

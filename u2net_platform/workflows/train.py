@@ -16,7 +16,7 @@ import torch
 from u2net_platform.catalog.catalog import Catalog
 from u2net_platform.catalog.records import RunRecord, VersionRecord
 from u2net_platform.catalog.weights import WeightStore
-from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL, Plan
+from u2net_platform.data.plan import Plan, training_bytes
 from u2net_platform.data.splits import split_cases, splitter
 from u2net_platform.domains.spec import DomainSpec
 from u2net_platform.errors import (
@@ -37,7 +37,7 @@ from u2net_platform.tracking.outbox import OUTBOX_FILE, OutboxRecorder
 from u2net_platform.tracking.recorder import Recorder, report_end
 from u2net_platform.training.trainer import Options, Trainer, Watcher
 from u2net_platform.workflows.add_domain import data_dir_of, find_added
-from u2net_platform.workflows.compatibility import geometry_of
+from u2net_platform.workflows.compatibility import faults_of, geometry_of
 from u2net_platform.workflows.prepare import (
     PlannedDomain,
     PreparedDomain,
@@ -87,8 +87,16 @@ def start(
     prepared = _prepare(settings, catalog, request, on_prepare)
     if base is not None and request.adapts and request.warm_start == "auto":
         request = with_nearest(catalog, request, base, prepared)
+    architecture = architecture_of(request)
     for name, one in prepared.items():
-        if note := _memory_note(name, one.plan, architecture_of(request), device):
+        spec, plan = one.plugin.spec, one.plan
+        faults = faults_of(spec, plan, topology_of(spec, plan, architecture), architecture)
+        if text := "; ".join(faults):
+            raise IncompatibleParts(
+                f"{name} could be trained, but not published: {text}",
+                "Correct its domain.toml, or the headers of its images.",
+            )
+        if note := _memory_note(name, plan, spec.classes, architecture, device):
             watcher.on_note(note)
         fold = split_cases(one.split.cases, request.fold, one.plugin.spec.subject_of)
         if moved := len(fold.test) - len(one.split.test):
@@ -161,11 +169,11 @@ def resume(
 
 
 def _memory_note(
-    name: str, plan: Plan, architecture: Architecture, device: torch.device
+    name: str, plan: Plan, classes: int, architecture: Architecture, device: torch.device
 ) -> str | None:
     """What to know where a step may take more main memory than there is."""
     patch_zyx = architecture.common_patch_zyx or plan.patch_zyx
-    need, free = plan.batch_size * prod(patch_zyx) * TRAINING_BYTES_PER_VOXEL, free_bytes()
+    need, free = training_bytes(plan.batch_size * prod(patch_zyx), classes), free_bytes()
     if device.type != "cpu" or need <= free:
         return None
     return (

@@ -13,6 +13,7 @@ from u2net_platform.data.augmentation import (
     Augmenter,
     elastic_displacement,
 )
+from u2net_platform.data.patches import cut
 from u2net_platform.domains.spec import Augmentation
 
 ALWAYS = AugmentationRates(elastic=1, rotation=1, scaling=1, mirroring=1)
@@ -34,8 +35,25 @@ def changed(rates: AugmentationRates, seed: int, spec: Augmentation | None = Non
 
 
 def test_the_source_is_as_much_larger_as_shrinking_needs() -> None:
-    assert Augmenter(Augmentation(scaling=(0.7, 1.3)), ALWAYS, PATCH).source_zyx == (8, 11, 11)
+    assert Augmenter(Augmentation(scaling=(0.7, 1.3)), ALWAYS, PATCH).source_zyx == (8, 12, 12)
     assert Augmenter(Augmentation(scaling=(0.7, 0.9)), ALWAYS, PATCH).source_zyx == PATCH
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 6, 9, 12, 20, 28])
+def test_the_middle_is_where_the_patch_would_be_cut_and_what_is_only_turned_is_read_there(
+    side: int,
+) -> None:
+    spec = Augmentation(scaling=(0.75, 1.25), rotation_axes=("z",), elastic=False)
+    slices = np.arange(60, dtype=np.float32)[None, :, None, None] * np.ones((1, 60, 40, 40))
+    centre = np.array([30, 20, 20])
+    still = AugmentationRates(elastic=0, rotation=0, scaling=0, mirroring=0)
+    for rates in (still, still.model_copy(update={"rotation": 1.0})):
+        augmenter = Augmenter(spec, rates, (side, 8, 8))
+        source = cut(slices.astype(np.float32), centre, augmenter.source_zyx)
+        image, labels = augmenter(source, source[0].astype(np.uint8), 3)
+        expected = cut(slices, centre, (side, 8, 8))
+        np.testing.assert_allclose(image, expected, atol=1e-4)
+        np.testing.assert_array_equal(labels, expected[0])
 
 
 def test_a_change_depends_on_its_seed_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from u2net_platform.data.dataset import Case
 from u2net_platform.data.plan import take_fingerprint
 from u2net_platform.data.workers import Spacing, for_each_case, free_bytes
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import InvalidCases, UnreadableImage
+from u2net_platform.errors import InvalidCases, UnreadableImage, WorkerEnded
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,6 +51,18 @@ def test_processes_give_the_same_fingerprint(
     assert seen == ["a", "bb", "ccc"]
     here = for_each_case(plugin, cases, process_of, None, seen.append)
     assert os.getpid() not in here
+
+
+def end_own_process(case: Case) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_the_system_ends_is_told(
+    write_case: Callable[..., Case], plugin: DomainPlugin, in_processes: None
+) -> None:
+    cases = [write_case(name) for name in ("a", "bb")]
+    with pytest.raises(WorkerEnded, match="memory"):
+        for_each_case(plugin, cases, end_own_process, None, lambda _: None)
 
 
 def test_a_plugin_s_own_code_travels_to_the_processes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from u2net_platform.errors import (
     Interrupted,
     NothingToResume,
     TooLarge,
+    WorkerEnded,
 )
 from u2net_platform.model.partition import tensors_digest
 from u2net_platform.tracking.recorder import NullRecorder
@@ -291,6 +293,7 @@ def test_the_minutes_fix_the_number_of_cycles_once_no_batch_was_made_before(
     cycles: int,
 ) -> None:
     monkeypatch.setattr(budget, "WARM_UP_CYCLES", 2)
+    monkeypatch.setattr(budget, "SLOW_SHARE", math.inf)
     monkeypatch.setattr(module, "batches_ahead", lambda _: ahead)
     monkeypatch.setattr(budget, "VALIDATION_SHARE", 1e12)  # one is due in the cycle that fixes it
     trainer = make_trainer(cycles=500, minutes=1e-6)
@@ -327,6 +330,47 @@ def test_minutes_are_used_up_and_not_exceeded(
     assert len(cycles) == len(set(cycles)) <= 1 + module.VALIDATIONS
     assert cycles[-1] == trainer.recipe.cycles
     assert len(cycles) * validation < 0.4 * 1200
+
+
+def test_minutes_are_not_exceeded_where_a_cycle_takes_one(
+    make_trainer: MakeTrainer, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def pass_by(_: Step) -> None:
+        nonlocal now
+        now += 30
+
+    for one in (module, budget):
+        monkeypatch.setattr(one, "time", SimpleNamespace(monotonic=lambda: now))
+    trainer = make_trainer(cycles=500, minutes=8)
+    monkeypatch.setattr(trainer, "_optimise", lambda *_: 1.0)
+    monkeypatch.setattr(trainer, "validate", dict)
+    trainer.run(spectator(after_step=pass_by), NullRecorder())
+    assert 0.8 * 480 < now <= 480
+
+
+def test_a_killed_worker_is_told_and_the_run_goes_on(
+    make_trainer: MakeTrainer, digest: Digest, spectator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_trainer("whole")
+    whole.run(spectator(), NullRecorder())
+
+    def kill(step: Step) -> None:
+        if step.cycle == 1:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+
+    trainer = make_trainer()
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(trainer, "_workers", 1)
+    with pytest.raises(WorkerEnded, match="makes patches has ended"):
+        trainer.run(spectator(after_step=kill), NullRecorder())
+    again = make_trainer()
+    again.resume()
+    assert 0 < again.step < whole.step
+    again.run(spectator(), NullRecorder())
+    assert digest(again) == digest(whole)
 
 
 @pytest.mark.parametrize(("stopped", "fixed"), [(2, False), (4, True)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from u2net_platform.catalog.catalog import Catalog
-from u2net_platform.data.plan import TRAINING_BYTES_PER_VOXEL, Plan
+from u2net_platform.data.plan import Plan, training_bytes
 from u2net_platform.errors import Interrupted
 from u2net_platform.model.topology import Architecture
 from u2net_platform.settings import Settings
@@ -67,12 +67,12 @@ def test_a_batch_that_main_memory_may_not_hold_is_told(monkeypatch: pytest.Monke
         batch_size=2,
         statistics=None,
     )
-    need = 2 * 16**3 * TRAINING_BYTES_PER_VOXEL
+    need = training_bytes(2 * 16**3, 3)
     cpu, own = torch.device("cpu"), Architecture()
     common = Architecture(name="paper", common_patch_zyx=(32, 32, 32))
 
     def told(architecture: Architecture, device: torch.device = cpu) -> str | None:
-        return train._memory_note("heart", plan, architecture, device)
+        return train._memory_note("heart", plan, 3, architecture, device)
 
     monkeypatch.setattr(train, "free_bytes", lambda: need)
     assert told(own) is None
