@@ -343,6 +343,16 @@ def test_a_case_that_a_base_has_learned_from_is_never_tested(
     assert not any(case in str(kept) for case in learned)
 
 
+def test_a_domain_that_is_not_there_is_told_before_another_is_trained(
+    settings: Settings, catalog: Catalog
+) -> None:
+    known = catalog.runs.ids()
+    process = u2net("train", "ball", "bell", "--mode", "independent", "--cycles", "1")
+    told = process.communicate(timeout=120)[1]
+    assert (process.returncode, "bell" in told) == (3, True)
+    assert catalog.runs.ids() == known
+
+
 def test_what_could_not_be_published_is_not_trained(
     settings: Settings, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

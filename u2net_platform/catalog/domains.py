@@ -89,7 +89,8 @@ def find_domain(session: Session, name: str, hold: bool = False) -> DomainRow:
         near = difflib.get_close_matches(name, session.scalars(select(DomainRow.name)).all())
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise UnknownDomain(
-            f"Domain {name} is not in the catalog", f"{hint}Add it: u2net domain add {name}"
+            f"Domain {name} is not in the catalog",
+            f"{hint}Add it: u2net domain add {name} --data DIR",
         )
     return row
 

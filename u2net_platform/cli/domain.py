@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,8 +135,9 @@ def new(
             )
     directory = write_plugin(name, open_dataset(from_dataset), path or settings.plugins_dir)
     emit({"name": name, "directory": directory.resolve()}, lambda data: str(data["directory"]))
-    elsewhere = f" --path {directory}" if path else ""
-    talk(f"Read it through, then: u2net domain add {name}{elsewhere} --data {from_dataset}")
+    elsewhere = f" --path {shlex.quote(str(directory))}" if path else ""
+    data = shlex.quote(str(from_dataset))
+    talk(f"Read it through, then: u2net domain add {name}{elsewhere} --data {data}")
 
 
 @app.command()

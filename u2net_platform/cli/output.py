@@ -137,7 +137,9 @@ def table_of(entries: Sequence[Any], columns: Mapping[str, Callable[[Any], objec
     """Each column shows of an entry what its function gives."""
     from rich.table import Table
 
-    table = Table(*columns)
+    table = Table()
+    for name in columns:  # what the next command is given stays whole
+        table.add_column(name, overflow="fold", no_wrap=name in ("run", "version"))
     for entry in entries:
         table.add_row(*(str(show(entry)) for show in columns.values()))
     return table

@@ -208,8 +208,8 @@ def evaluate(
         )
     if keep and not re.fullmatch(NAME, keep):
         raise typer.BadParameter(f"--keep {keep}: small letters, digits, - and _, a letter first")
-    _check_report(output, ".json", ".csv")
-    _check_report(pictures, ".png")
+    check_report(output, ".json", ".csv")
+    check_report(pictures, ".png")
     parts = []
     for version in versions:
         loaded = load_predictor(settings, version, choose_device(device), mirror=mirror)
@@ -239,7 +239,8 @@ def evaluate(
         _write_pictures(pictures, parts, report)
     reasons = {case.case_id: case.error for case in report.cases if case.error}
     try:
-        emit(report.document(), _scores, cases_failed(reasons, len(report.cases)))
+        scores = report.document() | {"part": cases.value}
+        emit(scores, _scores, cases_failed(reasons, len(report.cases)))
     finally:
         if scored:
             keep_registered(settings, scored, talk)
@@ -262,7 +263,8 @@ def _check_different(domains: list[str]) -> None:
         raise typer.BadParameter("a domain is named twice, and both would write the same files")
 
 
-def _check_report(file: Path | None, *endings: str) -> None:
+def check_report(file: Path | None, *endings: str) -> None:
+    """Whether a file to write at the end can be, and has an ending for what it will hold."""
     from u2net_platform.workflows.labeller import require_free
 
     if file is None:
@@ -294,7 +296,7 @@ def _scores(report: dict[str, Any]) -> Table:
     for name, row in {**mean["classes"], "mean": mean["overall"]}.items():
         values = [_number(row[key]) for key in ("dice", "hd95_mm", "surface_dice")]
         table.add_row(name, *values, str(mean["absent"].get(name, "")))
-    table.caption = f"{mean['cases']} cases, {mean['failures']} failed"
+    table.caption = f"{mean['cases']} cases ({report['part']}), {mean['failures']} failed"
     return table
 
 

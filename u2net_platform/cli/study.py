@@ -10,6 +10,7 @@ import typer
 from u2net_platform.cli.output import Json, emit, talk
 from u2net_platform.cli.run_options import RunOptions, with_options
 from u2net_platform.cli.train import Architecture
+from u2net_platform.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.markdown import Markdown
@@ -42,6 +43,7 @@ def study(
       u2net study hippocampus heart --new spleen --cycles 300
       u2net study hippocampus heart liver --recipe paper --architecture paper --device cuda
     """
+    from u2net_platform.cli.predict import check_report
     from u2net_platform.cli.training_display import training_display
     from u2net_platform.files import write_text
     from u2net_platform.settings import Settings
@@ -60,8 +62,13 @@ def study(
         architecture=architecture.value,
         **options.place,
     )
-    with training_display() as display:
-        result = run_study(Settings(), asked, display, display.on_prepare, display.on_case)
+    check_report(output, ".md")
+    try:
+        with training_display() as display:
+            result = run_study(Settings(), asked, display, display.on_prepare, display.on_case)
+    except Interrupted as error:
+        error.hint = "Repeat the command: it goes on from there."
+        raise
     if output:
         write_text(output, to_markdown(result))
         talk(f"Wrote {output}")

@@ -22,6 +22,7 @@ from u2net_platform.cli.run_options import (
     refuse,
     with_options,
 )
+from u2net_platform.errors import Interrupted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,6 +118,7 @@ def train(
       u2net train heart hippocampus spleen --from heart:3 --set temperature=2
       u2net train --resume 20260131-120000-1a2b
     """
+    from u2net_platform.workflows.add_domain import require_trainable
     from u2net_platform.workflows.request import Request
 
     names = _exactly_one(domains or [], resume)
@@ -145,7 +147,17 @@ def train(
         )
         for group in groups
     ]
-    _emit([_started(request) for request in requests])
+    if len(requests) > 1:
+        require_trainable(*open_home(), names)  # before hours go into the first
+    done = []
+    for at, request in enumerate(requests, start=1):
+        try:
+            done.append(_started(request))
+        except Interrupted as error:
+            if rest := " ".join(names[at:]):
+                error.hint += f"; then train {rest} as you did"
+            raise
+    _emit(done)
 
 
 @with_options

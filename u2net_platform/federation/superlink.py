@@ -119,7 +119,9 @@ class SuperLink:
         """
         with self._alone():
             if name not in self.config.sites:
-                raise InvalidFederation(f"There is no site {name}", f"There are: {self.sites}")
+                raise InvalidFederation(
+                    f"There is no site {name}", f"There are: {', '.join(self.sites) or 'none'}"
+                )
             node = self.config.sites[name]
             nodes = [node] if node is not None else []
             if not nodes and self.running and self._waiting() == [name]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -83,7 +84,7 @@ def data_dir_of(name: str, catalog: Catalog, given: Path | None) -> Path:
     """Where a domain's data lies: as given, else as the catalog has it.
 
     Raises:
-        MissingFile: neither says.
+        MissingFile: neither says, or the catalog names a folder that is gone.
     """
     if given is not None:
         return given
@@ -94,7 +95,24 @@ def data_dir_of(name: str, catalog: Catalog, given: Path | None) -> Path:
             f"Say where: u2net domain add {name} --data DIR; or evaluate all of a data set:"
             " --cases all --data DIR",
         )
+    if not Path(record.data_dir).is_dir():
+        raise MissingFile(
+            f"the data of {name} are no longer in {record.data_dir}",
+            f"Put them back, or say where they are: u2net domain add {name} --data DIR",
+        )
     return Path(record.data_dir)
+
+
+def require_trainable(settings: Settings, catalog: Catalog, names: Iterable[str]) -> None:
+    """Before the first of several runs: whether each domain is there, and its data are.
+
+    Raises:
+        DomainError, MissingFile
+    """
+    for name in names:
+        assert find_added(name, settings, catalog).working
+        catalog.domains.get(name)
+        data_dir_of(name, catalog, None)
 
 
 def overview(settings: Settings, catalog: Catalog) -> list[Overview]:

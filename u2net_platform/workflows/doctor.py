@@ -110,7 +110,7 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         status = "fail" if free < NO_DISK_GIB else "warn"
     remedy = "" if status == "ok" else "Free some space, or set U2NET_HOME to a larger disk."
     yield Finding("disk", status, f"{free:.0f} GiB free at {home}", remedy)
-    if not os.access(folder, os.W_OK):
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
         yield Finding("disk", "fail", f"{folder} cannot be written", "Set U2NET_HOME elsewhere.")
 
 

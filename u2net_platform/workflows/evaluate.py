@@ -16,7 +16,7 @@ from u2net_platform.data.dataset import Case, open_dataset
 from u2net_platform.data.integrity import digest_of_case, load_case
 from u2net_platform.data.store import PreparedStore
 from u2net_platform.domains.plugin import DomainPlugin
-from u2net_platform.errors import Conflict, DataError, InvalidDataset, MissingFile
+from u2net_platform.errors import Conflict, DataError, InvalidDataset, MissingFile, NotWritable
 from u2net_platform.evaluation.metrics import ClassScores, dice_by_class, score_case
 from u2net_platform.evaluation.pictures import SheetRow
 from u2net_platform.evaluation.report import CaseResult, Report
@@ -209,7 +209,11 @@ def new_files(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
     targets = in_folder(cases, folder)
     for case in cases:
         for file in (targets[case.id], legend_of(targets[case.id])):
-            require_free(file, case.images)
+            require_free(file, case.images, "replace")
+            if file.exists():
+                raise NotWritable(
+                    f"{file} exists already", "Name another folder, or remove what is in it."
+                )
     return targets
 
 

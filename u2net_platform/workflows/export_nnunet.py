@@ -40,8 +40,8 @@ def export_nnunet(
     """
     name = "".join(part.capitalize() for part in re.split("[-_]", plugin.name))
     directory = target / f"Dataset{number:03d}_{name}"
-    if directory.exists():
-        raise NotWritable(f"{directory} exists already", "Choose another number, or remove it.")
+    if there := sorted(target.glob(f"Dataset{number:03d}_*")):  # nnU-Net goes by the number
+        raise NotWritable(f"{there[0]} exists already", "Choose another number, or remove it.")
     training = [case for case in dataset.training if case.label is not None]
     with atomic_directory(directory) as folder:
         for part, cases in (("Tr", training), ("Ts", dataset.test)):

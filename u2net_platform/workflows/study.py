@@ -22,6 +22,7 @@ from u2net_platform.model.topology import Architecture, ArchitectureName, Topolo
 from u2net_platform.settings import Settings
 from u2net_platform.training.recipe import Recipe
 from u2net_platform.training.trainer import Watcher
+from u2net_platform.workflows.add_domain import require_trainable
 from u2net_platform.workflows.evaluate import evaluate_test
 from u2net_platform.workflows.register import keep_registered
 from u2net_platform.workflows.request import Request, request_of
@@ -114,6 +115,7 @@ def run_study(
         U2NetError: as `train.start` and `train.resume`.
     """
     catalog = Catalog.open(settings.database_url)
+    require_trainable(settings, catalog, [*study.domains, *([study.new] if study.new else [])])
     modes: list[ModeResult] = []
     cases: dict[str, int] = {}
     for mode in MODES:

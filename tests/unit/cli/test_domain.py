@@ -213,5 +213,5 @@ def test_plan_shows_what_the_data_gives_and_what_was_declared(msd_folder: Path) 
     assert changed["declared"] == ["patch_zyx"]
     assert changed["digest"] != found["digest"]
     larger = data("plan", "ears", "--data", msd_folder, "--memory", "1")
-    assert larger["batch_voxels"] == 2**30 // 3300
+    assert larger["batch_voxels"] == 2**30 // (3300 + 20 * 3)  # three classes
     assert run("plan", "ears", "--memory", "1", "--batch-voxels", "9000").exit_code == 2

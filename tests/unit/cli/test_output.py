@@ -1,13 +1,15 @@
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from u2net_platform.cli.output import Commands, Json, emit, progress
+from u2net_platform.cli.output import Commands, Json, emit, progress, table_of
 from u2net_platform.errors import InvalidCases, MissingFile, U2NetError
 
 FAULTS: dict[str, BaseException] = {
@@ -55,6 +57,14 @@ def test_a_name_in_another_encoding_is_escaped_in_json() -> None:
     result = run("fail", "encoding", "--json")
     assert envelope(result)["message"] == "M\udcfcller ist hier: ü"
     assert "ist hier: ü" in result.stdout
+
+
+def test_what_the_next_command_is_given_stays_whole_in_a_narrow_terminal() -> None:
+    run, words = "20260131-120000-1a2b", "words " * 30
+    columns = {"run": lambda _: run, "kind": lambda _: words, "domains": lambda _: words}
+    narrow = Console(width=60, record=True, file=io.StringIO())
+    narrow.print(table_of([run], columns))
+    assert run in narrow.export_text()
 
 
 def test_a_known_fault_is_told_on_stderr_with_its_remedy_and_exit_code() -> None:

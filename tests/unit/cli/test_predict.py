@@ -291,7 +291,7 @@ def test_scores_of_a_part_are_shown_and_not_kept(added) -> None:
     result = run("evaluate", "bright:1", "--limit", "1", "--cases", "all")
     assert result.exit_code == 0, result.output
     assert "organ" in result.stdout
-    assert "1 cases, 0 failed" in result.stdout
+    assert "1 cases (all), 0 failed" in result.stdout
     assert added.versions.get("bright", 1).metrics == {}
 
 

@@ -12,6 +12,7 @@ from u2net_platform.workflows.add_domain import (
     data_dir_of,
     find_added,
     overview,
+    require_trainable,
 )
 
 NewPlugin = Callable[..., Path]
@@ -50,6 +51,13 @@ def test_the_data_folder_is_kept_until_another_is_given(
     assert add_domain(found, catalog, None).change == "unchanged"
     assert data_dir_of("heart", catalog, None) == msd_folder
     assert data_dir_of("heart", catalog, Path("other")) == Path("other")
+    require_trainable(settings, catalog, ["heart"])
+    with pytest.raises(UnknownDomain, match="haert"):
+        require_trainable(settings, catalog, ["heart", "haert"])
+    msd_folder.rename(msd_folder.with_name("moved"))
+    with pytest.raises(MissingFile, match="no longer in") as caught:
+        require_trainable(settings, catalog, ["heart"])
+    assert "u2net domain add heart --data DIR" in caught.value.hint
 
 
 def test_a_folder_without_a_data_set_is_refused_before_anything_is_stored(
