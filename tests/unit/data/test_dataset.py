@@ -50,6 +50,11 @@ def test_an_msd_folder_opens(msd: Path) -> None:
     assert [(case.id, case.label) for case in dataset.test] == [("d", None)]
 
 
+def test_a_list_that_is_empty_hides_no_case(nnunet: Path) -> None:
+    rewrite(nnunet, training=[], test=[])
+    assert [case.id for case in open_dataset(nnunet).training] == ["a_2", "b_1"]
+
+
 def test_an_nnunet_folder_opens(nnunet: Path) -> None:
     (nnunet / "imagesTr" / "._a_2_0000.mha").touch()  # what macOS leaves behind
     dataset = open_dataset(nnunet)

@@ -83,6 +83,12 @@ def test_a_full_disk_fails(settings: Settings, monkeypatch: pytest.MonkeyPatch) 
     assert findings_on("disk", settings)[0].status == "fail"
 
 
+def test_a_file_in_place_of_the_home_fails(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    findings = findings_on("disk", settings.model_copy(update={"home": tmp_path / "file"}))
+    assert [one.status for one in findings][-1] == "fail"
+
+
 def test_little_shared_memory_as_in_a_container_is_a_warning(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

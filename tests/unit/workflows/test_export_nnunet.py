@@ -81,7 +81,7 @@ def test_a_bad_case_leaves_nothing_and_what_exists_is_not_touched(tmp_path: Path
     with pytest.raises(UnreadableImage):
         export_nnunet(plugin, original, tmp_path / "raw", 1, lambda _: None)
     assert list((tmp_path / "raw").iterdir()) == []
-    (tmp_path / "raw" / "Dataset001_Ball").mkdir()
+    (tmp_path / "raw" / "Dataset001_Other").mkdir()  # nnU-Net takes one of a number
     with pytest.raises(NotWritable, match="exists already"):
         export_nnunet(plugin, original, tmp_path / "raw", 1, lambda _: None)
 
