@@ -76,12 +76,13 @@ def places_by_sform(reader: Any) -> bool:
 
 def sform_steps_mm(reader: Any) -> NDArray[np.float64] | None:
     """From voxel to voxel along x, y and z (columns, LPS), where ITK takes the sform; of that it
-    takes the directions alone. None where it does not, or a column is 0."""
+    takes the directions alone. None where it does not, or a column has no length."""
     if not places_by_sform(reader):
         return None
     unit_mm = UNITS_MM.get(int(reader.GetMetaData("xyzt_units")) & 7, 1.0)
     steps = _sform(reader)[:, :3] * [[-unit_mm], [-unit_mm], [unit_mm]]
-    return steps if np.linalg.norm(steps, axis=0).all() else None
+    lengths = np.linalg.norm(steps, axis=0)
+    return steps if lengths.all() and np.isfinite(lengths).all() else None
 
 
 def _sform(reader: Any) -> NDArray[np.float64]:
@@ -105,6 +106,8 @@ def contradiction_mm(reader: Any) -> float:
     corners = np.array(list(itertools.product(*((0, side - 1) for side in reader.GetSize()[:3]))))
     spacing = np.array([of(f"pixdim[{axis}]") for axis in (1, 2, 3)])
     sform = _sform(reader)
+    if not np.isfinite(sform).all():  # of which its reader says more
+        return 0.0
     there = corners @ sform[:, :3].T + sform[:, 3]
     if of("qform_code"):
         quaternion = np.array([of(f"quatern_{axis}") for axis in "bcd"])
@@ -112,7 +115,8 @@ def contradiction_mm(reader: Any) -> float:
         turned = Rotation.from_quat([*quaternion, real]).as_matrix()
         offset = np.array([of(f"qoffset_{axis}") for axis in "xyz"])
     else:
-        turned, offset = sform[:, :3] / np.linalg.norm(sform[:, :3], axis=0), sform[:, 3]
+        lengths = np.linalg.norm(sform[:, :3], axis=0)
+        turned, offset = sform[:, :3] / np.where(lengths, lengths, 1), sform[:, 3]
     apart = min(  # the reader does not tell which way the third axis goes
         np.linalg.norm(there - corners @ (turned * spacing * [1, 1, sign]).T - offset, axis=1).max()
         for sign in (1, -1)

@@ -412,7 +412,7 @@ def _spacing_zyx_mm(image: Any) -> Spacing:
     found = np.array(image.GetSpacing()[:3])
     if (steps := sform_steps_mm(image)) is not None:
         own = np.linalg.norm(steps, axis=0)
-        if np.abs(own / found - 1).max() > ROUNDING:
+        if np.abs(own - found).max() > ROUNDING * own.min():
             found = own
     return triple(found[::-1])
 
