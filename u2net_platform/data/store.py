@@ -30,7 +30,7 @@ from u2net_platform.imaging.resampling import resample_labels
 from u2net_platform.imaging.volume import ImageVolume, LabelVolume
 
 # Part of the key of a prepared case; raise it when preparation computes something else.
-PREPARATION_VERSION = 1
+PREPARATION_VERSION = 2
 FOREGROUND_VOXELS = 10_000  # kept per class, to centre patches on
 
 
