@@ -34,9 +34,9 @@ demo: install
 	$(BIN)/u2net demo
 
 # Two tests at a time, of one thread each: most wait for processes, or compute on volumes too small
-# for two threads.
+# for two threads. A group, whose tests share what is costly to make, is one process's.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check

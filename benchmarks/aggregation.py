@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
-from u2net_platform.federation.aggregation import Rules, apply_update, check, mean_update
+from u2net_platform.federation.aggregation import apply_update, check, mean_update
 from u2net_platform.federation.messages import Description, Held, answer, answer_of, size_of
+from u2net_platform.federation.request import Rules
 from u2net_platform.federation.state import State
 from u2net_platform.model.network import build_network
 from u2net_platform.model.partition import BACKBONE

@@ -20,10 +20,10 @@ from batchgenerators.transforms.spatial_transforms import MirrorTransform, Spati
 from u2net_platform.data.augmentation import (
     ELASTIC_ALPHA,
     ELASTIC_SIGMA,
-    AugmentationRates,
     Augmenter,
     Shape,
 )
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.domains.spec import Augmentation
 
 SPEC = Augmentation(

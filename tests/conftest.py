@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from u2net_platform.model import topology
 from u2net_platform.settings import Settings
 
 CHECKOUT = Path(__file__).parents[1]
@@ -31,6 +32,13 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         monkeypatch.delenv(name)
     monkeypatch.setenv("U2NET_HOME", str(tmp_path / "home"))
     return Settings()
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of a quarter of the channels, for what does not hang on their size and makes many:
+    in this process alone."""
+    monkeypatch.setattr(topology, "WIDTH", 4)
 
 
 # Of the session, so that the variable is read before `settings` clears the environment.

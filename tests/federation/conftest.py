@@ -98,7 +98,7 @@ def new_site(tmp_path: Path, write_site) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def new_request(settings: Settings) -> Callable[..., FederationRequest]:
+def new_request(settings: Settings, narrow: None) -> Callable[..., FederationRequest]:
     def make(*sites: str, **changes: object) -> FederationRequest:
         fields = {
             "sites": sites, "recipe": Recipe.load("default", batch_voxels=4096), "rounds": 2,

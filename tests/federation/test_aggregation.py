@@ -8,13 +8,13 @@ import torch
 from u2net_platform.federation.aggregation import (
     Contribution,
     Refused,
-    Rules,
     apply_update,
     check,
     mean_update,
     own_rate,
     weight_of,
 )
+from u2net_platform.federation.request import Rules
 from u2net_platform.model.partition import tensors_digest
 
 HELD = {"backbone": {"w": torch.tensor([3.0, 4.0])}}

@@ -81,13 +81,13 @@ def test_rows_that_a_kill_has_kept_back_come_with_the_resume(
     sites = {"north": new_site("north", "apple")}
     run = new_run(settings, new_request(*sites))
     coordinator = Coordinator(settings, run, LocalGrid(sites), print)
-    monkeypatch.setattr(
-        coordinator._catalog.federations, "end_round", lambda _: (_ for _ in ()).throw(SystemExit)
-    )
-    with pytest.raises(SystemExit):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(
+            coordinator._catalog.federations,
+            "end_round",
+            lambda _: (_ for _ in ()).throw(SystemExit),
+        )
         coordinator.go()
-    monkeypatch.undo()
-    monkeypatch.setenv("U2NET_HOME", str(settings.home))
     catalog = Catalog.open(settings.database_url)
     assert catalog.federations.rounds(run) == []
     Coordinator(settings, run, LocalGrid(sites), print).go()

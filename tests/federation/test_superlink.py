@@ -28,6 +28,7 @@ from u2net_platform.federation.site_folder import start_command
 from u2net_platform.federation.superlink import SuperLink
 from u2net_platform.settings import Settings
 
+pytestmark = pytest.mark.xdist_group("superlink")  # by one process: what is deployed is costly
 FAST = ("--cycles", "2", "--batch-voxels", "4096", "--wait-minutes", "1.5", "--round-minutes", "2")
 
 
@@ -138,6 +139,7 @@ def test_two_sites_go_through_two_rounds(deployed: Field) -> None:
     assert all(s["bytes_up"] < dense / 20 for one in status["rounds"] for s in one["contributions"])
     assert deployed.u2net("federation", "status")["data"]["run"] == status["run"]
     assert "Traceback" not in deployed.u2net("federation", "logs", status["run"])["data"]["log"]
+    assert Catalog.open(deployed.settings.database_url).runs.get(status["run"]).kind == "federate"
 
 
 def findings(done: dict) -> dict[str, tuple[str, str]]:
@@ -285,12 +287,6 @@ def test_the_bundle_holds_no_code_and_nothing_of_a_site(deployed: Field) -> None
     assert "pyproject.toml" in names
     assert not [name for name in names if name.endswith(".py")]
     assert len(content) < 5000
-
-
-def test_the_catalog_knows_the_run(deployed: Field) -> None:
-    catalog = Catalog.open(deployed.settings.database_url)
-    kinds = {run.kind for run in catalog.runs.list()}
-    assert kinds == {"federate"}
 
 
 def _wait_for_rounds(deployed: Field, run: str, number: int, seconds: float = 200) -> None:

@@ -35,7 +35,7 @@ class Counting:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(narrow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("U2NET_HOME", str(tmp_path / "home"))
     settings = Settings()
     catalog = Catalog.open(settings.database_url)
@@ -94,11 +94,10 @@ def test_a_study_that_is_stopped_goes_on_and_trains_nothing_twice(
 
     assert {count for one in result.modes for count in one.steps.values()} == {2}
     independent, shared, universal = result.modes
-    assert independent.parameters > shared.parameters > 10 * universal.parameters
+    assert independent.parameters > shared.parameters > 5 * universal.parameters
     assert independent.added == pytest.approx(independent.parameters / 2, rel=0.01)
     assert shared.added is not None
-    assert shared.added < 2000  # a stem and heads: all else is shared
-    assert 100_000 < (universal.added or 0) < 200_000
+    assert shared.added < 0.1 * (universal.added or 0) < 0.1 * universal.parameters
     assert {name for one in result.modes for name in one.dice} == {"ball", "twin", "ct_organ"}
 
     text = to_markdown(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, radians
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,30 +13,17 @@ from batchgenerators.augmentations.utils import (
     rotate_coords_3d,
 )
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.ndimage import gaussian_filter
 
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.domains.spec import Augmentation
 from u2net_platform.imaging.grid import Shape
-
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 # Displacement scale and smoothness of the elastic deformation, as in the paper's code.
 ELASTIC_ALPHA = (0.0, 750.0)
 ELASTIC_SIGMA = (10.0, 13.0)
 ELASTIC_SPACING = 4  # voxels from one drawn displacement to the next
 LINEAR, NEAREST = 1, 0  # cubic costs several times as much, on the cores that train
-
-
-class AugmentationRates(BaseModel):
-    """How often a patch is changed in each way. Source: the paper's published code."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    elastic: Probability = 0.3
-    rotation: Probability = 0.3
-    scaling: Probability = 0.5
-    mirroring: Probability = 0.15
 
 
 class Augmenter:

@@ -9,40 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from u2net_platform.model.partition import BACKBONE
+
+if TYPE_CHECKING:
+    from u2net_platform.federation.request import Rules
 
 MOST_EXAMPLES = 1_000_000
 LARGEST_RATE = 3.0  # more was not measured
 
 Weights = Mapping[str, Tensor]
-
-
-class Rules(BaseModel):
-    """How updates are weighed, and which are left out.
-
-    weigh_by: what a site counts with, see `weight_of`; `equal` lets every site count the same.
-    cap: a site counts with no more than this, so that one large site does not decide alone.
-    largest_update: bound on the norm of an owner's update, as a multiple of the norm of the weights
-        that it changes.
-    server_momentum: the backbone moves by a running sum of updates that decays by this factor.
-        Source: Hsu, Qi, Brown, arXiv 1909.06335.
-    server_rate: the backbone moves by so many times the weighted mean; by `own_rate` if None.
-        Source: Reddi et al., arXiv 2003.00295 (eta, with SGD at the server).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weigh_by: Literal["examples", "steps", "equal"] = "steps"
-    cap: int = Field(default=1000, ge=1)
-    largest_update: float = Field(default=2.0, gt=0)
-    server_momentum: float = Field(default=0.0, ge=0, lt=1)
-    server_rate: float | None = Field(default=None, gt=0, le=100)
 
 
 @dataclass(frozen=True)

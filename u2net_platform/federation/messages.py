@@ -29,7 +29,6 @@ Owners = Mapping[str, Mapping[str, Tensor]]
 
 
 Kind = TypeVar("Kind", bound="Strict")
-SITE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 # A site makes folders of this name.
 RunId = Annotated[str, Field(pattern=r"^\d{8}-\d{6}-[0-9a-f]{4}$")]
 

@@ -17,29 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import ndtri
 from torch import Tensor
 
 from u2net_platform.errors import BudgetSpent, Diverged, InvalidSite
 from u2net_platform.federation.aggregation import Weights, norm_of
+from u2net_platform.federation.site_config import PrivacyRules
 from u2net_platform.files import exclusive, write_text
-
-
-class PrivacyRules(BaseModel):
-    """clip: bound on the norm of all that a site sends in a round; 0 leaves it as it is.
-
-    noise: standard deviation of the Gaussian noise, as a multiple of `clip`; 0 adds none.
-    delta: the probability with which the bound may fail. largest_epsilon: nothing leaves the site
-    once one more round would spend more.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    clip: float = Field(default=0.0, ge=0)
-    noise: float = Field(default=0.0, ge=0)
-    delta: float = Field(default=1e-5, gt=0, lt=1)
-    largest_epsilon: float | None = Field(default=None, gt=0)
 
 
 class Privacy:

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from u2net_platform.domains.spec import list_faults
 from u2net_platform.errors import InvalidSite
-from u2net_platform.federation.messages import SITE_NAME
-from u2net_platform.federation.privacy import PrivacyRules
 
 SITE_FILE = "site.toml"
 APPROVED_FILE = "approved.txt"
+SITE_NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 
 
 class SiteDomain(BaseModel):
@@ -24,6 +23,22 @@ class SiteDomain(BaseModel):
 
     data: Path
     weights: Literal["local", "average"] = "local"
+
+
+class PrivacyRules(BaseModel):
+    """clip: bound on the norm of all that a site sends in a round; 0 leaves it as it is.
+
+    noise: standard deviation of the Gaussian noise, as a multiple of `clip`; 0 adds none.
+    delta: the probability with which the bound may fail. largest_epsilon: nothing leaves the site
+    once one more round would spend more.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    clip: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    largest_epsilon: float | None = Field(default=None, gt=0)
 
 
 class SiteConfig(BaseModel):

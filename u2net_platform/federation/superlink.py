@@ -33,7 +33,7 @@ from u2net_platform.federation.coordinator_folder import (
     folder_of,
 )
 from u2net_platform.federation.keys import CA_FILE, certify_server, shake_hands
-from u2net_platform.federation.messages import SITE_NAME
+from u2net_platform.federation.site_config import SITE_NAME
 from u2net_platform.files import exclusive, write_text
 from u2net_platform.settings import Settings
 

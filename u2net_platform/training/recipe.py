@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from u2net_platform.data.augmentation import AugmentationRates
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.domains.spec import list_faults
 from u2net_platform.errors import InvalidRecipe
 

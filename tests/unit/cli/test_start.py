@@ -24,6 +24,20 @@ print(*sys.modules, file=sys.stderr)
 """
 
 
+# Commands that compute nothing: whoever asks how a run stands waits for no library of networks.
+LIGHT = """
+import sys
+from u2net_platform.cli.app import app
+for line in sys.stdin.read().splitlines():
+    try:
+        app(line.split())
+    except SystemExit as end:
+        assert end.code != 2, line  # it got as far as its work
+    loaded = {"torch", "mlflow", "scipy", "batchgenerators"} & {*sys.modules}
+    assert not loaded, (line, loaded)
+"""
+
+
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False
@@ -55,6 +69,24 @@ def test_help_answers_at_once() -> None:
     python("-m", "u2net_platform", "--help")  # writes the byte code
     least = min(seconds("-c", "import typer.rich_utils") for _ in range(3))  # what any help takes
     assert min(seconds("-m", "u2net_platform", "--help") for _ in range(3)) < 3 * least
+
+
+def test_commands_that_compute_nothing_load_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path / "home"))
+    site, digest = tmp_path / "site", "a" * 64
+    lines = [
+        "federation status", "federation init --host localhost", "federation sites",
+        f"site init north --folder {site}", f"site key {site}", f"site approve {site} {digest}",
+        f"federation add north --key {site}/site.key.pub", "domain list", "domain show heart",
+        "model list", "model history heart", "catalog status", "catalog gc", "info",
+    ]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", LIGHT], input="\n".join(lines), capture_output=True, text=True,
+        cwd=CHECKOUT, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -9,10 +9,10 @@ from batchgenerators.augmentations.utils import elastic_deform_coordinates
 from u2net_platform.data.augmentation import (
     ELASTIC_ALPHA,
     ELASTIC_SIGMA,
-    AugmentationRates,
     Augmenter,
     elastic_displacement,
 )
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.data.patches import cut
 from u2net_platform.domains.spec import Augmentation
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from u2net_platform.data.augmentation import AugmentationRates, Augmenter
+from u2net_platform.data.augmentation import Augmenter
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.data.patches import PatchSource, PatchStream
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.domains.spec import IGNORED, Augmentation, DomainSpec

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from u2net_platform.data.augmentation import AugmentationRates, Augmenter
+from u2net_platform.data.augmentation import Augmenter
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.data.patches import Batch, PatchSource, PatchStream, batches_ahead, cut
 from u2net_platform.data.store import PreparedCase
 from u2net_platform.domains.spec import Augmentation

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from u2net_platform.data.augmentation import AugmentationRates, Augmenter
+from u2net_platform.data.augmentation import Augmenter
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.data.integrity import load_case
 from u2net_platform.data.patches import PatchSource

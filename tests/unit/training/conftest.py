@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from u2net_platform.data.augmentation import AugmentationRates
+from u2net_platform.data.augmentation_rates import AugmentationRates
 from u2net_platform.data.plan import Plan, pooling
 from u2net_platform.data.store import PreparedCase, TrainingDomain
 from u2net_platform.domains.plugin import DomainPlugin
