@@ -33,10 +33,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/u2net demo
 
-# Two tests at a time, of one thread each: most wait for processes, or compute on volumes too small
-# for two threads. A group, whose tests share what is costly to make, is one process's.
+# Two files at a time, of one thread each: most tests wait for processes, or compute on volumes too
+# small for two threads, and those of a file share what is costly to make.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check

@@ -28,7 +28,6 @@ from u2net_platform.federation.site_folder import start_command
 from u2net_platform.federation.superlink import SuperLink
 from u2net_platform.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("superlink")  # by one process: what is deployed is costly
 FAST = ("--cycles", "2", "--batch-voxels", "4096", "--wait-minutes", "1.5", "--round-minutes", "2")
 
 

@@ -31,7 +31,6 @@ from u2net_platform.workflows.request import LOCK_FILE, Request, request_of
 from u2net_platform.workflows.train import Finished, resume, start
 from u2net_platform.workflows.verify import Verification, verify
 
-pytestmark = pytest.mark.xdist_group("training")  # by one process: its home is costly
 CYCLES, BATCH_VOXELS = 4, 32768
 TRAIN = ("train", "ball", "twin", "--device", "cpu", "--batch-voxels", str(BATCH_VOXELS))
 RUN = "from u2net_platform.cli import main; main()"
