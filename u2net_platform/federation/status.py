@@ -120,5 +120,8 @@ def _latest(settings: Settings) -> str:
     # The ids begin with the time.
     found = sorted(file.parent.name for file in settings.runs_dir.glob(f"*/{REQUEST_FILE}"))
     if not found:
-        raise NothingToResume("There is no federated run yet", "Start one: u2net federate run")
+        raise NothingToResume(
+            "There is no federated run yet",
+            "Start one: u2net federate run; with sites on other machines: u2net federation run",
+        )
     return found[-1]

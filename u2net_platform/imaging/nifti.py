@@ -6,7 +6,10 @@ from __future__ import annotations
 import gzip
 import itertools
 import math
+import shutil
+import tempfile
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,19 @@ from scipy.spatial.transform import Rotation
 from u2net_platform.errors import NonFiniteImage, UnreadableImage
 from u2net_platform.imaging.grid import SAME_GRID_TOLERANCE
 
-NIFTI_HEADER_SIZES = (348, 540)  # of versions 1 and 2; the first number in the file
 NIFTI_COLOURS = ("128", "2304")  # its codes for RGB and RGBA
 NIFTI_FLOATS = {"16": "f4", "64": "f8"}  # its codes for numbers that can be NaN
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+# Of a header, by its size: where its voxels lie, in either form. Source: nifti1.h and nifti2.h.
+PLACE = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern", "qoffset", "srow")
+PLACES = {
+    size: np.dtype({"names": PLACE, "formats": kinds, "offsets": offsets, "itemsize": size})
+    for size, kinds, offsets in (
+        (348, ["4f4", "u1", "i2", "i2", "3f4", "3f4", "12f4"], [76, 123, 252, 254, 256, 268, 280]),
+        (540, ["4f8", "i4", "i4", "i4", "3f8", "3f8", "12f8"], [104, 500, 344, 348, 352, 376, 400]),
+    )
+}
+NIFTI_HEADER_SIZES = tuple(PLACES)  # of versions 1 and 2; the first number in the file
 
 
 def check_nifti(path: Path, image: Any) -> None:
@@ -122,6 +135,50 @@ def contradiction_mm(reader: Any) -> float:
         for sign in (1, -1)
     )
     return float(apart) if apart > SAME_GRID_TOLERANCE * spacing.min() else 0.0
+
+
+def copy_place(source: Path, target: Path) -> None:
+    """Give a NIfTI file that ITK has written the place in the header of another, whose voxels lie
+    as its own do: both forms, what space they mean, and units.
+
+    ITK knows one form and calls it the scanner's; a viewer that goes by the other would show labels
+    beside their image.
+    """
+    there, here = (_place(_start(path)) for path in (source, target))
+    if there is None or here is None:
+        return
+    if all(np.allclose(there[name], here[name], rtol=1e-6, atol=1e-6) for name in PLACE):
+        return
+    opened = gzip.open if target.suffix == ".gz" else open
+    with tempfile.TemporaryFile(dir=target.parent) as whole:
+        with opened(target, "rb") as file:
+            shutil.copyfileobj(file, whole)
+        whole.seek(0)
+        header = np.frombuffer(bytearray(whole.read(here.dtype.itemsize)), here.dtype)
+        for name in PLACE:
+            header[name] = there[name]
+        whole.seek(0)
+        whole.write(header.tobytes())
+        whole.seek(0)
+        with ExitStack() as stack:
+            out: Any = stack.enter_context(target.open("wb"))
+            if target.suffix == ".gz":  # without its name and time, so that the bytes are the same
+                out = stack.enter_context(gzip.GzipFile("", "wb", fileobj=out, mtime=0))
+            shutil.copyfileobj(whole, out)
+
+
+def _start(path: Path) -> bytes:
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        return file.read(max(NIFTI_HEADER_SIZES))
+
+
+def _place(start: bytes) -> Any:
+    """A file's header, of which `PLACE` is named; None if it has none of NIfTI's."""
+    for order in ("little", "big"):
+        kind = PLACES.get(int.from_bytes(start[:4], order))
+        if kind is not None and len(start) >= kind.itemsize:
+            return np.frombuffer(start[: kind.itemsize], kind.newbyteorder(order))[0]
+    return None
 
 
 def unreadable(path: Path, reason: str) -> UnreadableImage:

@@ -32,14 +32,16 @@ from u2net_platform.errors import (
 from u2net_platform.files import atomic_path, sync
 from u2net_platform.imaging.grid import Grid, Spacing, orientation, triple
 from u2net_platform.imaging.nifti import (
+    NIFTI_ENDINGS,
     check_nifti,
     contradiction_mm,
+    copy_place,
     places_by_sform,
     sform_steps_mm,
     unreadable,
 )
 
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+FILE_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha")
 # ITK writes remarks on harmless headers to stderr; faults come as exceptions all the same.
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 # Without it ITK takes a NIfTI file's qform in silence where its sform is skewed.
@@ -180,9 +182,13 @@ def write_labels(
     labels: LabelVolume,
     names: Sequence[str],
     about: Mapping[str, object] = MappingProxyType({}),
+    like: Path | None = None,
 ) -> None:
     """Write a label file whole or not at all, and beside it `<stem>.labels.json`: the name of each
     class, and what else is known `about` the labels.
+
+    like: the file that the grid was read from. Of NIfTI the labels' header says where they lie in
+        the same words.
 
     Raises:
         UnsupportedFormat: the ending is none of `FILE_ENDINGS`.
@@ -191,7 +197,7 @@ def write_labels(
     legend = legend_of(path)
     values = {str(value): name for value, name in enumerate(("background", *names))}
     with atomic_path(path) as temporary:
-        _write_whole(temporary, path, labels.array[None], labels.grid)
+        _write_whole(temporary, path, labels.array[None], labels.grid, like)
         with atomic_path(legend) as words:
             words.write_text(json.dumps({"labels": values, **about}, indent=2) + "\n", "utf-8")
             for file in (temporary, words):
@@ -226,10 +232,14 @@ def write_array(path: Path, array: NDArray[Any], grid: Grid) -> None:
         _write_whole(temporary, path, array, grid)
 
 
-def _write_whole(temporary: Path, path: Path, array: NDArray[Any], grid: Grid) -> None:
+def _write_whole(
+    temporary: Path, path: Path, array: NDArray[Any], grid: Grid, like: Path | None = None
+) -> None:
     # The writers of some formats say nothing when the disk is full, hence the second look.
     try:
         _write(temporary, array, grid)
+        if like and all(one.name.endswith(NIFTI_ENDINGS) for one in (like, path)):
+            copy_place(like, temporary)
         found, _ = _read(temporary)
         # Plane by plane: a volume may be a large part of the memory that is allowed.
         planes = zip(chain(*found), chain(*array), strict=True)
@@ -322,7 +332,7 @@ def _read(path: Path) -> tuple[NDArray[Any], Grid]:
             image = sitk.ReadImage(str(file))
     except RuntimeError as error:
         raise unreadable(path, str(error)) from error
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.name.endswith(NIFTI_ENDINGS):
         check_nifti(path, image)
     return _from_sitk(image, str(path))
 

@@ -190,7 +190,7 @@ def evaluate_cases(
         else:
             results.append(CaseResult(case_id=case.id, scores=scores))
             if targets:
-                labeller.write(targets[case.id], _as_filed(found, case))
+                labeller.write(targets[case.id], _as_filed(found, case), like=case.label)
         on_case(case.id)
     return Report(
         domain=plugin.name,

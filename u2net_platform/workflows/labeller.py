@@ -188,12 +188,20 @@ class Labeller:
             on_warning(odd[-1])
         found = Labelled(labels, tuple(odd), volumes_ml(labels, self.classes))
         if target is not None:
-            self.write(target, found, scan.series)
+            self.write(target, found, scan.series, scan.paths[0] if scan.paths else None)
         return found
 
-    def write(self, target: Path, found: Labelled, series: Sequence[Series] = ()) -> None:
+    def write(
+        self,
+        target: Path,
+        found: Labelled,
+        series: Sequence[Series] = (),
+        like: Path | None = None,
+    ) -> None:
         """Write labels: a DICOM SEG of the first series where the file ends so, else as
         `write_labels`, with all that is known of them.
+
+        like: the file whose grid they are on.
 
         Raises:
             UnsupportedFormat, NotWritable, DiskFull: there is no file.
@@ -210,7 +218,7 @@ class Labeller:
             "program": f"{PRODUCT} {metadata.version(PRODUCT)}",
             "digests": {**self.digests},
         }
-        write_labels(target, found.labels, self.classes, about)
+        write_labels(target, found.labels, self.classes, about, like)
 
     def draw(self, target: Path, image: ImageVolume, labels: LabelVolume) -> Path:
         """Draw labels on three slices of their image, into a PNG beside `target`; returns where.

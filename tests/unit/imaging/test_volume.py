@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from contextlib import nullcontext
@@ -26,6 +27,7 @@ from u2net_platform.errors import (
 )
 from u2net_platform.imaging import volume as volume_module
 from u2net_platform.imaging.grid import Grid
+from u2net_platform.imaging.nifti import PLACES, copy_place
 from u2net_platform.imaging.volume import (
     FILE_ENDINGS,
     ImageVolume,
@@ -209,6 +211,53 @@ def test_the_voxels_of_the_sform_are_taken_where_it_is(
     np.testing.assert_array_equal(
         np.frombuffer(written, np.float32).reshape(3, 4)[:, :3], np.diag([2, 3, 4])
     )
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("codes", [(1, 4), (2, 1), (4, 4), (0, 2), (0, 0), (1, 0)])
+def test_labels_lie_where_their_image_does_by_either_form(
+    tmp_path: Path, codes: tuple[int, int], ending: str
+) -> None:
+    path = save(tmp_path / "scan.nii", np.ones((3, 4, 5), np.float32))
+    content = bytearray(path.read_bytes())
+    content[252:256] = np.array(codes, np.int16).tobytes()  # qform_code, sform_code
+    content[256:280] = np.array([0.1, 0, 0.2, 7, 8, 9], np.float32).tobytes()
+    turned = np.diag([-1, -1, 1]) @ Rotation.from_euler("z", 10, degrees=True).as_matrix()
+    content[280:328] = np.c_[turned, (30, 0, 0)].astype(np.float32).tobytes()
+    path.write_bytes(content)
+    image = read_image([path])
+    labels = LabelVolume(np.arange(60, dtype=np.uint8).reshape(3, 4, 5), image.grid)
+    for name in ("one", "two"):
+        write_labels(tmp_path / f"{name}{ending}", labels, (), like=path)
+    written = (tmp_path / f"one{ending}").read_bytes()
+    assert written == (tmp_path / f"two{ending}").read_bytes()
+    header = gzip.decompress(written) if ending == ".nii.gz" else written
+    assert header[252:328] == content[252:328]
+    found = read_labels(tmp_path / f"one{ending}")
+    assert found.grid == image.grid
+    np.testing.assert_array_equal(found.array, labels.array)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("size", [348, 540])
+def test_a_place_is_taken_from_either_version_and_byte_order(
+    tmp_path: Path, size: int, order: str
+) -> None:
+    header = np.zeros(1, PLACES[size].newbyteorder(order))
+    header["qform_code"], header["sform_code"], header["pixdim"] = 1, 4, [-1, 1, 2, 3]
+    header["srow"], header["quatern"], header["xyzt_units"] = np.arange(12) / 4, [0, 0.5, 0.25], 2
+    content = bytearray(header.tobytes())
+    content[:4] = np.array(size, f"{order}i4").tobytes()
+    (tmp_path / "scan.nii").write_bytes(content)
+    labels = save(tmp_path / "labels.nii.gz", np.ones((3, 4, 5), np.float32))
+    copy_place(tmp_path / "scan.nii", labels)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(labels))
+    reader.ReadImageInformation()
+    found = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    assert (found["qform_code"], found["sform_code"], found["xyzt_units"]) == ("1", "4", "2")
+    assert (found["srow_y"], found["quatern_c"]) == ("1 1.25 1.5 1.75", "0.5")
+    assert reader.GetSpacing() == (1, 2, 3)
 
 
 def test_micrometres_of_an_sform_are_no_other_voxels(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -37,9 +38,13 @@ def test_a_case_is_scored_on_its_own_grid(bright_predictor, bright, case, organ,
 def test_what_was_predicted_goes_into_a_new_folder(bright_predictor, case, tmp_path) -> None:
     folder = tmp_path / "new" / "found"
     labeller = Labeller(bright_predictor, "bright:1")
+    header = bytearray(gzip.decompress(case.label.read_bytes()))
+    header[254:256] = (4).to_bytes(2, "little")  # sform_code: of the MNI space
+    case.label.write_bytes(gzip.compress(header))
     report = evaluate_cases(labeller, [case], lambda _: None, folder)
     found, truth = read_labels(folder / "good.nii.gz"), read_labels(case.label)
     assert dice_by_class(truth.array, found.array, 2)[1] == report.cases[0].scores["organ"].dice
+    assert gzip.decompress((folder / "good.nii.gz").read_bytes())[252:328] == header[252:328]
     assert json.loads((folder / "good.labels.json").read_text())["version"] == "bright:1"
     with pytest.raises(NotWritable, match=r"good\.nii\.gz exists already"):
         evaluate_cases(labeller, [case], lambda _: None, folder)

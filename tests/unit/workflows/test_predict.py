@@ -83,6 +83,20 @@ def test_one_file_gives_one_file_and_its_own_error(bright_predictor, folder, tmp
     assert not (tmp_path / "b.nii.gz").exists()
 
 
+def test_labels_say_where_they_lie_in_the_words_of_their_image(
+    bright_predictor, scan, tmp_path
+) -> None:
+    """A viewer may go by the sform, that ITK, which reads and writes here, does not look at."""
+    path = tmp_path / "scan.nii"
+    SimpleITK.WriteImage(to_sitk(scan.array[0], scan.grid), str(path))
+    content = bytearray(path.read_bytes())
+    content[254:256] = struct.pack("<h", 4)  # sform_code: of the MNI space
+    content[280:328] = struct.pack("<12f", *range(12))
+    path.write_bytes(content)
+    predict_paths([Labeller(bright_predictor)], path, tmp_path / "labels.nii", lambda _: None)
+    assert (tmp_path / "labels.nii").read_bytes()[252:328] == content[252:328]
+
+
 def test_what_exists_is_replaced_only_on_request(bright_predictor, folder, tmp_path) -> None:
     (tmp_path / "mask.nii.gz").write_text("precious")
     arguments = (
