@@ -64,7 +64,7 @@ def test_what_is_odd_about_a_case_stands_beside_its_labels(
 def test_a_full_disk_ends_an_evaluation_and_is_no_score(
     bright_predictor, case, tmp_path, monkeypatch
 ) -> None:
-    def full(*_):
+    def full(*_, **__):
         raise DiskFull("No room", "Free some.")
 
     monkeypatch.setattr(Labeller, "write", full)
