@@ -12,8 +12,7 @@ import typer
 
 from u2net_platform.cli.home import open_home
 from u2net_platform.cli.output import Json, emit, progress, talk
-from u2net_platform.cli.run_options import Memory, Mirror
-from u2net_platform.errors import UnsupportedFormat
+from u2net_platform.cli.run_options import Memory, Mirror, check_report
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -261,19 +260,6 @@ def _write_pictures(
 def _check_different(domains: list[str]) -> None:
     if len(set(domains)) < len(domains):
         raise typer.BadParameter("a domain is named twice, and both would write the same files")
-
-
-def check_report(file: Path | None, *endings: str) -> None:
-    """Whether a file to write at the end can be, and has an ending for what it will hold."""
-    from u2net_platform.workflows.labeller import require_free
-
-    if file is None:
-        return
-    if file.suffix not in endings:
-        raise UnsupportedFormat(
-            f"{file} does not end in {' or '.join(endings)}", "Give it that ending."
-        )
-    require_free(file, (), "replace")
 
 
 def _document(report: Report, output: Path) -> str:

@@ -7,10 +7,13 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 from click.core import ParameterSource
+
+from u2net_platform.errors import UnsupportedFormat
 
 if TYPE_CHECKING:
     from u2net_platform.training.recipe import Recipe
@@ -161,3 +164,16 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
     return wrapped
+
+
+def check_report(file: Path | None, *endings: str) -> None:
+    """Whether a file to write at the end can be, and has an ending for what it will hold."""
+    from u2net_platform.workflows.labeller import require_free
+
+    if file is None:
+        return
+    if file.suffix not in endings:
+        raise UnsupportedFormat(
+            f"{file} does not end in {' or '.join(endings)}", "Give it that ending."
+        )
+    require_free(file, (), "replace")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from u2net_platform.cli.output import Json, emit, talk
-from u2net_platform.cli.run_options import RunOptions, with_options
+from u2net_platform.cli.run_options import RunOptions, check_report, with_options
 from u2net_platform.cli.train import Architecture
 from u2net_platform.errors import Interrupted
 
@@ -43,7 +43,6 @@ def study(
       u2net study hippocampus heart --new spleen --cycles 300
       u2net study hippocampus heart liver --recipe paper --architecture paper --device cuda
     """
-    from u2net_platform.cli.predict import check_report
     from u2net_platform.cli.training_display import training_display
     from u2net_platform.files import write_text
     from u2net_platform.settings import Settings
