@@ -157,7 +157,7 @@ def labels_from_scores(
         for start in range(done, stop, step):
             upto = min(start + step, stop)
             inside[start:upto] = _labels_on(box.planes(start, upto), held, part)
-        done, held = stop, held[:, -1:]
+        done, held = stop, held[:, -1:].copy()  # a view would keep all of it
     return labels
 
 

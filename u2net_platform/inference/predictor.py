@@ -269,8 +269,9 @@ class Predictor:
         window = self._window(grid.shape_zyx)
         _, height, width = (max(pair) for pair in zip(grid.shape_zyx, window, strict=True))
         depth = window[0]
-        # Image, new planes, sums, means and weights a patch deep; twice while they move on.
-        slab = 2 * 4 * depth * height * width * (channels + self.plugin.spec.classes + 1)
+        # Image, weights and sums a patch deep; twice while they move on. Means, and joined to the
+        # plane before.
+        slab = 4 * depth * height * width * (2 * channels + 3 * self.plugin.spec.classes + 2)
         batch = self._batch_size(window) * self._patch_bytes(window)
         resampling = BYTES_PER_SLAB_VOXEL * min(SLAB_VOXELS, max(voxels, prod(grid.shape_zyx)))
         # Labels as they are made and turned; then beside parts, or a file as it is read back.

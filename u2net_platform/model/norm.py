@@ -1,9 +1,11 @@
 """Instance norm and LeakyReLU in the channels-last layout, with a gradient that is fast on the CPU.
 
-torch's own instance norm copies a channels-last volume into the default layout and back. Its group
-norm of one channel a group does not on the CPU, but has a slow gradient there; the gradient of its
-batch norm is fast, and that of an instance norm is the same, one volume at a time. A volume then
-stays in the cache from the activation's gradient to the norm's. On CUDA it is Triton's, see there.
+torch's own instance norm copies a channels-last volume into the default layout and back. Its batch
+norm does not on the CPU, and of one volume at a time it is the same; a volume then stays in the
+cache from the activation's gradient to the norm's. Means and variances are torch's plain ones. Its
+batch norm sums them one voxel after the other, and its group norm subtracts the square of a mean
+from the mean of squares: where a channel is far from zero, as in a CT with much air, digits are
+lost. On CUDA it is Triton's, see there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from u2net_platform.model.device import in_triton
 
 EPSILON = 1e-5
 SLOPE = 0.01
-FEW_VOXELS = 1024  # of a volume: below, torch's group norm goes along the channels one by one
 
 
 class NormActivation(nn.Module):
@@ -47,28 +48,23 @@ class NormActivation(nn.Module):
         return result
 
 
-def one_by_one(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The instance norm as a batch norm of each volume: it, means and inverse deviations, b c."""
-    normed = [
-        torch.native_batch_norm(one, weight, bias, None, None, True, 0.0, EPSILON)
-        for one in x.chunk(len(x))
-    ]
-    volumes, means, inverse_deviations = zip(*normed, strict=True)
-    return torch.cat(volumes), torch.stack(means), torch.stack(inverse_deviations)
-
-
 class _NormActivation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        b, c = x.shape[:2]
-        if (voxels := x[0, 0].numel()) < FEW_VOXELS:
-            y, mean, inverse_deviation = one_by_one(x, weight, bias)
-        else:
-            y, mean, inverse_deviation = torch.native_group_norm(
-                x, weight, bias, b, c, voxels, c, EPSILON
-            )
+        y = torch.empty_like(x)
+        rows, scratch = (one.permute(0, 2, 3, 4, 1).flatten(1, 3) for one in (x, y))  # b n c
+        means = rows.mean(1)
+        variances = torch.sub(rows, means[:, None], out=scratch).square_().mean(1)
+        inverse_deviations = torch.rsqrt(variances + EPSILON)
+        none = x.new_empty(0)
+        for k in range(len(x)):
+            one = slice(k, k + 1)
+            torch.ops.aten.native_batch_norm.out(
+                x[one], weight, bias, means[k], variances[k], False, 0.0, EPSILON,
+                out=y[one], save_mean=none, save_invstd=none,
+            )  # fmt: skip
         y = F.leaky_relu_(y, SLOPE)
-        ctx.save_for_backward(x, y, mean, inverse_deviation, weight)
+        ctx.save_for_backward(x, y, means, inverse_deviations, weight)
         return y
 
     @staticmethod

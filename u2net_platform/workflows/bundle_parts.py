@@ -51,7 +51,7 @@ class Probe(Strict):
 
     input: Digest
     output: Digest
-    machine: dict[Literal["torch", "processor", "instructions"], str]
+    machine: dict[Literal["torch", "processor", "instructions", "arithmetic"], str]
 
 
 class Fingerprint(Strict):

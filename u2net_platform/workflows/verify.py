@@ -20,6 +20,9 @@ from u2net_platform.model.partition import tensors_digest
 from u2net_platform.model.topology import Topology
 from u2net_platform.workflows.versions import load_network
 
+# How this program computes a network; raised when the same weights begin to make other bytes.
+ARITHMETIC = "2026-11-30"  # norms keep their digits where channels are far from zero
+
 Output = Literal["same", "other machine", "no probe", "changed", "unknown"]
 
 
@@ -28,8 +31,9 @@ class Verification:
     """What was found of one version.
 
     output: whether the network makes of the stored probe what it made when it was published.
-        `other machine`: not the same bytes, as other processors and other releases of torch
-        round otherwise. `unknown`: the weights cannot be read.
+        `other machine`: not the same bytes, as other processors, other releases of torch, and of
+        this program where `ARITHMETIC` has changed, round otherwise. `unknown`: the weights cannot
+        be read.
     output_digest: of what it makes of it now. fault: what is wrong, or None.
     """
 
@@ -80,7 +84,12 @@ def verify(
 def machine() -> dict[str, str]:
     """What decides how sums are rounded."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"torch": torch.__version__, "processor": _processor(), "instructions": capability}
+    return {
+        "torch": torch.__version__,
+        "processor": _processor(),
+        "instructions": capability,
+        "arithmetic": ARITHMETIC,
+    }
 
 
 def _verify(store: WeightStore, record: VersionRecord) -> Verification:

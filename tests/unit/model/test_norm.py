@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from u2net_platform.model.norm import EPSILON, FEW_VOXELS, SLOPE, NormActivation, one_by_one
+from u2net_platform.model.norm import EPSILON, SLOPE, NormActivation
 
 LAYOUTS = [torch.channels_last_3d, torch.contiguous_format]
 
@@ -28,7 +28,7 @@ def norm_of(channels: int) -> NormActivation:
         (3, 5, 3, 5, 7),
         (1, 4, 1, 2, 6),
         (2, 1, 3, 3, 2),
-        (2, 3, 16, 8, FEW_VOXELS // 128),
+        (2, 3, 16, 8, 8),
     ],
 )
 def test_value_and_gradients_are_those_of_torch(
@@ -73,10 +73,14 @@ def test_a_channels_last_volume_takes_the_fast_gradient_and_stays_channels_last(
     assert gradient.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-def test_the_batch_norm_of_each_volume_is_the_instance_norm_and_stays_channels_last() -> None:
-    norm = norm_of(5).float()
-    x = torch.randn(3, 5, 2, 3, 4).to(memory_format=torch.channels_last_3d)
-    found, _, _ = one_by_one(x, norm.weight, norm.bias)
-    expected = F.instance_norm(x, weight=norm.weight, bias=norm.bias, eps=EPSILON)
-    assert torch.allclose(found, expected, atol=1e-5)
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (10.0, 1.0), (-5.0, 0.05)])
+def test_a_channel_far_from_zero_keeps_its_digits(
+    mean: float, deviation: float, layout: torch.memory_format
+) -> None:
+    """As the air in a CT: much of it, nearly constant, five deviations of tissue below the mean."""
+    norm = norm_of(4)
+    x = torch.randn(2, 4, 40, 56, 40) * deviation + mean
+    expected = norm(x.double())
+    found = norm.float()(x.to(memory_format=layout))
+    assert (found - expected).abs().max() < 1e-4
