@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL of the catalog."""
-        return self.catalog_url or f"sqlite:///{self.catalog_file}"
+        return self.catalog_url or _sqlite(self.catalog_file)
 
     @property
     def catalog_file(self) -> Path:
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     @property
     def mlflow_uri(self) -> str:
         """Tracking URI of MLflow."""
-        return self.tracking_uri or f"sqlite:///{self.home.resolve() / 'mlflow.db'}"
+        return self.tracking_uri or _sqlite(self.home.resolve() / "mlflow.db")
 
     @property
     def prepared_dir(self) -> Path:
@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     @property
     def runs_dir(self) -> Path:
         return self.home / "runs"
+
+
+def _sqlite(file: Path) -> str:
+    """The URL of a database, whatever its path holds: else one would begin its parameters with ?"""
+    return f"sqlite:///{file}".replace("%", "%25").replace("?", "%3F")
 
 
 def without_password(url: str) -> str:

@@ -9,8 +9,12 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
@@ -199,6 +203,56 @@ def test_a_site_is_told_that_the_coordinator_s_certificate_ends(
         one for one in preflight.preflight(tmp_path / "north") if one.subject == "coordinator"
     ]
     assert (found.status, "u2net federation renew" in found.remedy) == (status, status == "warn")
+
+
+@pytest.mark.parametrize(("ahead_s", "status"), [(0, None), (60, "fail"), (-400, "fail")])
+def test_a_site_is_told_that_its_clock_is_wrong(
+    ahead_s: int, status: str | None, tmp_path: Path, monkeypatch
+) -> None:
+    """By the Date of a real server, over TLS that asks for all that Python 3.13 does."""
+    create_authority(tmp_path, ("localhost",))
+    server = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    server.socket = own.wrap_socket(server.socket, server_side=True)
+    Thread(target=server.serve_forever, daemon=True).start()
+    told = time.time() - ahead_s
+    monkeypatch.setattr(
+        BaseHTTPRequestHandler, "date_time_string", lambda *_: formatdate(told, usegmt=True)
+    )
+    strict = keys._context
+
+    def asking(authority: Path) -> ssl.SSLContext:
+        context = strict(authority)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(keys, "_context", asking)
+    address = f"localhost:{server.server_port}"
+    init_site(tmp_path / "north", "north", {}, address, tmp_path / "ca.crt")
+    try:
+        found = {one.subject: one for one in preflight.preflight(tmp_path / "north")}
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert found["coordinator"].status == "ok"
+    clock = found.get("clock")
+    assert (clock and clock.status) == status
+    assert clock is None or ("ahead of" in clock.detail) == (ahead_s > 0)
+
+
+@pytest.mark.parametrize("host", ["https://fed.example.org:8443", "", "klinik-süd.example.org"])
+def test_what_is_no_host_is_refused_before_anything_is_made(settings, host: str) -> None:
+    with pytest.raises(InvalidFederation, match="no name or address"):
+        init_superlink(settings, (host,), 18001, 8443)
+    assert not (settings.home / "federation").exists()
+    init_superlink(settings, ("fed.example.org",), 18001, 8443)
+
+
+def test_what_a_killed_init_left_is_in_nobody_s_way(settings) -> None:
+    write_text(settings.home / "federation" / "ca.key", "half")
+    init_superlink(settings, ("fed.example.org",), 18001, 8443)
+    assert "half" not in (settings.home / "federation" / "ca.key").read_text()
 
 
 def test_a_spent_budget_is_told_before_a_run(tmp_path: Path) -> None:

@@ -103,9 +103,9 @@ class Deployments:
         Raises:
             UnknownDomain
             NothingToRollBack: nothing was ever deployed, or all of it was taken back.
-            InvalidSlot: actor is no name.
+            InvalidSlot: alias, site or actor is no name.
         """
-        _require_actor(actor)
+        _require_names(slot, actor)
 
         def work(session: Session) -> DeploymentRecord:
             find_domain(session, slot.domain, hold=True)
@@ -129,9 +129,9 @@ class Deployments:
         Raises:
             UnknownDomain
             UnknownRecord: nothing is in service in this very place.
-            InvalidSlot: actor is no name.
+            InvalidSlot: alias, site or actor is no name.
         """
-        _require_actor(actor)
+        _require_names(slot, actor)
 
         def work(session: Session) -> DeploymentRecord:
             find_domain(session, slot.domain, hold=True)
@@ -258,11 +258,12 @@ def not_evaluated(reference: str, run: RunRecord) -> NotEvaluated:
         return NotEvaluated(
             f"{reference} was never evaluated, and its run names no test cases to do it on",
             f"Score it on other data: u2net evaluate {reference} --cases all --data FOLDER --keep"
-            " NAME; or deploy it as it is, marked: --force",
+            f" NAME; or deploy it as it is, marked: u2net model deploy {reference} --force",
         )
     return NotEvaluated(
         f"{reference} was never evaluated on its test cases",
-        f"Evaluate it: u2net evaluate {reference}; or deploy it as it is, marked: --force",
+        f"Evaluate it: u2net evaluate {reference}; or deploy it as it is, marked:"
+        f" u2net model deploy {reference} --force",
     )
 
 

@@ -177,9 +177,12 @@ def run(
       u2net federation run --momentum 0.9 --proximal 0.01 --detach
       u2net federation resume 20260131-120000-1a2b
     """
+    from u2net_platform.errors import FlowerFailed
     from u2net_platform.settings import Settings
 
     settings = Settings()
+    if not _superlink().running:  # else the run would be there, and wait for ever
+        raise FlowerFailed("Flower's SuperLink does not run", "Start it: u2net federation start")
     _run_by_flower(options.new_run(settings, _known_sites(settings)), detach)
 
 
@@ -198,7 +201,7 @@ def resume(
     \b
     Examples:
       u2net federation resume 20260131-120000-1a2b
-      u2net federation resume 20260131-120000-1a2b --quorum 2   # a site is gone for good
+      u2net federation resume 20260131-120000-1a2b --quorum 2 --wait-minutes 0   # a site is gone
     """
     from u2net_platform.federation.request import change
     from u2net_platform.settings import Settings

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from click.core import ParameterSource
 
-from u2net_platform.errors import UnsupportedFormat
+from u2net_platform.errors import NotWritable, UnsupportedFormat
 
 if TYPE_CHECKING:
     from u2net_platform.training.recipe import Recipe
@@ -176,4 +176,6 @@ def check_report(file: Path | None, *endings: str) -> None:
         raise UnsupportedFormat(
             f"{file} does not end in {' or '.join(endings)}", "Give it that ending."
         )
+    if file.is_dir():
+        raise NotWritable(f"{file} is a folder", "Name a file.")
     require_free(file, (), "replace")

@@ -19,6 +19,7 @@ from u2net_platform.errors import (
     MissingFile,
     UnknownDomain,
 )
+from u2net_platform.files import TEMPORARY
 from u2net_platform.settings import Settings
 
 ENTRY_POINTS = "u2net_platform.domains"
@@ -97,7 +98,8 @@ def _candidates(settings: Settings, extras: Sequence[Path]) -> Iterator[Found]:
 
 
 def _plugin_folders(parent: Path) -> list[Path]:
-    return sorted(path.parent for path in parent.glob(f"*/{SPEC_FILE}"))
+    found = (path.parent for path in parent.glob(f"*/{SPEC_FILE}"))
+    return sorted(path for path in found if not path.name.startswith(TEMPORARY))
 
 
 def _bundled_dir() -> Path:

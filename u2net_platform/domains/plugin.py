@@ -80,7 +80,7 @@ class DomainPlugin:
         """
         spec = DomainSpec.load(directory / SPEC_FILE)
         code = directory / HOOKS_FILE
-        if not code.exists():
+        if not (code.exists() or code.is_symlink()):  # a link to nowhere is no plugin without code
             return cls(spec, directory)
         module = _import(code, spec.name)
         return cls(

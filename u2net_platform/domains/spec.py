@@ -282,7 +282,8 @@ class DomainSpec(Declared):
             raise MissingFile(
                 f"{path} does not exist", "Write one: u2net domain new --help"
             ) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        # Also of a number of thousands of digits, and of brackets within brackets.
+        except (ValueError, RecursionError, OSError) as error:
             raise BrokenPlugin(
                 f"{path} cannot be read: {error}", "Correct the file's syntax."
             ) from error
@@ -304,7 +305,7 @@ class DomainSpec(Declared):
 def _groups(pattern: str) -> int | None:
     try:
         return re.compile(pattern).groups
-    except re.error:
+    except (re.error, OverflowError, RecursionError):  # as of a number, or brackets, without end
         return None
 
 

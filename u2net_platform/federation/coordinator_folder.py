@@ -95,11 +95,14 @@ def init_superlink(
 
     Raises:
         NotWritable: there is one already.
+        InvalidFederation: a host is none.
     """
     folder = folder_of(settings)
     if (folder / CONFIG_FILE).exists():
         raise NotWritable(f"{folder} is there already", "Go on with it, or remove it first.")
     every = tuple(dict.fromkeys([*hosts, "localhost", "127.0.0.1"]))
+    for name in ("ca.key", "server.key"):  # of an `init` that was killed: nobody knows them
+        (folder / name).unlink(missing_ok=True)
     create_authority(folder, every)
     write_text(folder / "bundle" / "pyproject.toml", BUNDLE.format(version=version(PRODUCT)))
     nginx = folder / "nginx.conf"

@@ -7,9 +7,12 @@ coordinator has an authority of its own, which vouches for the server's certific
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import ssl
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from u2net_platform.errors import InvalidFederation
 from u2net_platform.files import write_bytes, write_secret
 
 SITE_KEY = "site.key"
@@ -41,13 +45,42 @@ def shake_hands(authority: Path, host: str, port: int, name: str, seconds: float
     Raises:
         OSError: nobody answers within the seconds, or it is somebody else.
     """
-    context = ssl.create_default_context(cafile=str(authority))
+    context = _context(authority)
     with (
         socket.create_connection((host, port), seconds) as plain,
         context.wrap_socket(plain, server_hostname=name) as wrapped,
     ):
         shown: Any = wrapped.getpeercert()
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
+
+
+def server_time(
+    authority: Path, host: str, port: int, name: str, seconds: float
+) -> datetime | None:
+    """What the clock of that server says; None if it does not tell.
+
+    Raises:
+        OSError: as `shake_hands`.
+    """
+    with (
+        socket.create_connection((host, port), seconds) as plain,
+        _context(authority).wrap_socket(plain, server_hostname=name) as wrapped,
+    ):
+        wrapped.sendall(f"HEAD / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        try:
+            with HTTPResponse(wrapped, method="HEAD") as response:
+                response.begin()
+                told = response.getheader("Date")
+        except HTTPException:
+            return None
+    return parsedate_to_datetime(told) if told else None
+
+
+def _context(authority: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority))
+    # Python 3.13 asks for extensions that certificates of before 2026-12 do not have.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def create_site_key(folder: Path) -> Path:
@@ -69,11 +102,14 @@ def create_authority(folder: Path, hosts: tuple[str, ...]) -> None:
 
     Raises:
         NotWritable: there is one already.
+        InvalidFederation: a host is none.
     """
+    for host in hosts:
+        _host(host)  # before a file is written
     authority = ec.generate_private_key(CURVE())
     issuer = _name("u2net federation")
     certificate = (
-        _builder(issuer, issuer, authority.public_key(), AUTHORITY_LASTS)
+        _builder(issuer, issuer, authority.public_key(), authority.public_key(), AUTHORITY_LASTS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(certificates=True), critical=True)
         .sign(authority, SHA256())
@@ -100,7 +136,13 @@ def certify_server(folder: Path, hosts: tuple[str, ...]) -> datetime:
         raise ValueError(f"{CA_FILE} ends on {issuer.not_valid_after_utc:%Y-%m-%d}")
     lasts = min(left, SERVER_LASTS)
     signed = (
-        _builder(_name("u2net server"), issuer.subject, server.public_key(), lasts)
+        _builder(
+            _name("u2net server"),
+            issuer.subject,
+            server.public_key(),
+            authority.public_key(),
+            lasts,
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_host(one) for one in hosts]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -119,7 +161,11 @@ def _private_key(file: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lasts: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    authority: ec.EllipticCurvePublicKey,
+    lasts: timedelta,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -130,6 +176,10 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))  # clocks differ
         .not_valid_after(now + lasts)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False
+        )
     )
 
 
@@ -141,6 +191,12 @@ def _host(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9*]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+            raise InvalidFederation(
+                f"{text!r} is no name or address of a machine",
+                "Write it as fed.example.org, without https:// and port; letters beyond ASCII as"
+                " xn--...",
+            ) from None
         return x509.DNSName(text)
 
 

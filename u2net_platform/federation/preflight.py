@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from u2net_platform.data.dataset import open_dataset
 from u2net_platform.domains.discovery import find_plugin
 from u2net_platform.errors import FlowerFailed
-from u2net_platform.federation.keys import A_MONTH, CA_FILE, shake_hands
+from u2net_platform.federation.keys import A_MONTH, CA_FILE, server_time, shake_hands
 from u2net_platform.federation.site import Site
 from u2net_platform.federation.site_config import SiteDomain
 from u2net_platform.federation.site_folder import require_ready
@@ -18,6 +19,7 @@ from u2net_platform.inference.device import choose_device
 from u2net_platform.workflows.doctor import Finding, guarded
 
 SECONDS = 10.0  # to reach the coordinator
+FLOWER_AHEAD_S, FLOWER_BEHIND_S = 4, 300  # less would it be, but for the way; of what a site signs
 
 
 def preflight(folder: Path) -> list[Finding]:
@@ -68,6 +70,17 @@ def _coordinator(site: Site) -> Iterator[Finding]:
             "Ask the coordinator whether it runs, for its address and for its present ca.crt; and"
             " whoever keeps the firewall whether this machine may reach it.",
         ) from error
+    with suppress(OSError):
+        if (told := server_time(authority, host, int(port), host, SECONDS)) is not None:
+            ahead = (datetime.now(UTC) - told).total_seconds()
+            if not -FLOWER_BEHIND_S < ahead < FLOWER_AHEAD_S:
+                yield Finding(
+                    "clock",
+                    "fail",
+                    f"this machine's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
+                    " the coordinator's: Flower refuses what is signed so",
+                    "Set both by NTP.",
+                )
     late = ends - datetime.now(UTC) < A_MONTH
     yield Finding(
         "coordinator",

@@ -53,7 +53,7 @@ class SiteConfig(BaseModel):
     device: str = "auto"
     workers: int | None = Field(default=None, ge=0)
     plugins: Path | None = None
-    coordinator: str | None = None
+    coordinator: str | None = Field(default=None, pattern=r"^[^\s/]+:\d{1,5}$")
     privacy: PrivacyRules = PrivacyRules()
     domains: dict[str, SiteDomain] = {}
 

@@ -233,7 +233,14 @@ class SuperLink:
 
     def stop_run(self, run_id: str) -> None:
         """End a run; it can be resumed from its last round."""
-        self._flwr("stop", str(self.number_of(run_id)), LINK)
+        try:
+            self._flwr("stop", str(self.number_of(run_id)), LINK)
+        except FlowerFailed as error:
+            if "already finished" not in error.message:
+                raise
+            raise InvalidFederation(
+                f"{run_id} has ended already", f"See: u2net federation status {run_id}"
+            ) from error
 
     def number_of(self, run_id: str) -> int:
         """Flower's number of a run. Raises InvalidFederation: it was never handed over."""
@@ -241,7 +248,8 @@ class SuperLink:
             text = (self._settings.runs_dir / run_id / "flower.json").read_text("utf-8")
         except OSError as error:
             raise InvalidFederation(
-                f"{run_id} was never handed to Flower", "Start it: u2net federation run"
+                f"Flower has no run {run_id}",
+                f"See: u2net federation status; if it is there: u2net federation resume {run_id}",
             ) from error
         return int(json.loads(text)["run"])
 

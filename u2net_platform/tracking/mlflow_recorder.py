@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from u2net_platform.errors import CatalogUnreachable
 from u2net_platform.files import exclusive, storage_errors
@@ -139,7 +139,7 @@ def client_of(uri: str) -> MlflowClient:
     if not uri.startswith("sqlite:///"):
         _check_database(uri)
         return MlflowClient(uri)
-    file = Path(uri.removeprefix("sqlite:///"))
+    file = Path(unquote(uri.removeprefix("sqlite:///")))
     _check_sqlite(file)
     # Two that make a store's tables at once spoil each other's.
     with exclusive(file.with_name(f"{file.name}.lock"), wait=True):
@@ -215,7 +215,13 @@ def _check_database(uri: str) -> None:
 
     if urlsplit(uri).scheme.partition("+")[0] in ("postgresql", "mysql"):
         limit = {"connect_timeout": CONNECT_TIMEOUT_S}
-        create_engine(uri, connect_args=limit, poolclass=NullPool).connect().close()
+        try:
+            create_engine(uri, connect_args=limit, poolclass=NullPool).connect().close()
+        except ImportError as error:
+            raise CatalogUnreachable(
+                f"MLflow at {without_password(uri)} cannot be used: {error}",
+                "Correct U2NET_TRACKING_URI, or install the driver that it names.",
+            ) from error
 
 
 @contextmanager

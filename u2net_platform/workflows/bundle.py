@@ -20,7 +20,7 @@ from u2net_platform.domains.spec import DomainSpec, list_faults
 from u2net_platform.errors import IncompatibleParts
 from u2net_platform.settings import Settings
 from u2net_platform.workflows.add_domain import find_added
-from u2net_platform.workflows.bundle_file import read_bundle, write_bundle
+from u2net_platform.workflows.bundle_file import read_bundle, require_replaceable, write_bundle
 from u2net_platform.workflows.bundle_parts import Fingerprint, Metrics, Provenance, parts_of
 from u2net_platform.workflows.model_card import model_card
 from u2net_platform.workflows.verify import take_probe
@@ -63,8 +63,9 @@ def export_bundle(
     Raises:
         MissingFile, DigestMismatch: its weights are gone or altered.
         IncompatibleParts: something of it is nothing that another catalog would take.
-        NotWritable, DiskFull
+        NotWritable, DiskFull: there is no bundle; or something else is there, and stays.
     """
+    require_replaceable(path)
     catalog, store = Catalog.open(settings.database_url), WeightStore(settings.weights_dir)
     run = _as_made(record, catalog.runs.get(record.run_id))
     probe = record.probe or take_probe(load_network(store, record), record.domain, store)

@@ -27,6 +27,7 @@ from u2net_platform.errors import (
     BundleUnsafe,
     BundleUntrusted,
     MissingFile,
+    NotWritable,
 )
 from u2net_platform.files import write_bytes
 from u2net_platform.workflows.signing import fingerprint, public_bytes
@@ -84,6 +85,23 @@ class Contents(BaseModel):
     members: dict[str, bytes]
     digest: str
     signer: str | None
+
+
+def require_replaceable(path: Path) -> None:
+    """Stop where a bundle would be written over what is none, as a key that signs.
+
+    Raises:
+        NotWritable
+    """
+    if not path.exists():
+        return
+    try:
+        with zipfile.ZipFile(path) as old:
+            known = MANIFEST in old.namelist()
+    except (zipfile.BadZipFile, OSError):
+        known = False
+    if not known:
+        raise NotWritable(f"{path} is there, and is no bundle", "Name another file.")
 
 
 def write_bundle(

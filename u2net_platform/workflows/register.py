@@ -81,8 +81,8 @@ def keep_registered(
     waited for, as another may send pictures for an hour."""
     try:
         done = register(settings, domains, wait=False)
-    except (U2NetError, OSError) as error:
-        reason = error.message if isinstance(error, U2NetError) else error
+    except Exception as error:  # a library of MLflow's may raise anything, and the change is made
+        reason = error.message if isinstance(error, U2NetError) else repr(error)
         on_note(f"MLflow's registry is behind: {reason}. Later: u2net model sync")
         return
     for name, reason in done.failed.items():

@@ -25,6 +25,8 @@ def create_key(path: Path) -> Path:
     Raises:
         NotWritable: one of the files is there already, or cannot be made.
     """
+    if not path.name:
+        raise NotWritable(f"{str(path)!r} is no name of a file", "Name one, as keys/lab.")
     public = path.with_name(f"{path.name}.pub")
     if public.exists():  # perhaps somebody else's, by which bundles are trusted
         raise NotWritable(f"{public} exists already", "Choose another name.")

@@ -187,6 +187,17 @@ def test_who_rolls_back_or_withdraws_has_a_name_that_every_database_takes(
     assert five.find("heart@champion").number == 2
 
 
+def test_a_site_without_a_name_is_not_everywhere(five: Catalog) -> None:
+    """As where a script's variable is not set."""
+    for number in (1, 2):
+        five.deployments.deploy(HEART, number, "ann")
+    nowhere = Slot(domain="heart", site="")
+    for change in (five.deployments.rollback, five.deployments.withdraw):
+        with pytest.raises(InvalidSlot, match="no name of site"):
+            change(nowhere, "ann")
+    assert five.find("heart@champion").number == 2
+
+
 def test_what_is_in_service_is_found_by_domain_alias_site_and_backbone(
     five: Catalog, new_version: Callable[..., NewVersion]
 ) -> None:

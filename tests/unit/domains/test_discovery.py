@@ -103,6 +103,18 @@ def test_a_broken_plugin_is_listed_while_others_work(
         find_plugin("broken", settings)
 
 
+def test_what_a_killed_process_left_is_no_plugin_and_a_link_to_nowhere_no_plugin_without_code(
+    settings: Settings, new_plugin: NewPlugin
+) -> None:
+    new_plugin(settings.plugins_dir, "kidney").rename(settings.plugins_dir / ".tmp-1")
+    assert [one.name for one in discover(settings)] == BUNDLED
+    lungs = new_plugin(settings.plugins_dir, "lungs")
+    (lungs / "plugin.py").unlink(missing_ok=True)
+    (lungs / "plugin.py").symlink_to("nowhere.py")
+    with pytest.raises(BrokenPlugin):
+        find_plugin("lungs", settings)
+
+
 def test_an_invalid_spec_is_listed_under_its_folders_name(
     settings: Settings, new_plugin: NewPlugin
 ) -> None:

@@ -68,7 +68,9 @@ def test_the_documents_show_a_subject_that_toml_reads(tmp_path: Path) -> None:
     assert tomllib.loads(f"subject = {row[1]}") == {"subject": r"(P\d+)_"}
 
 
-@pytest.mark.parametrize("pattern", ["P", "(P", "(P)(7)", ""])
+@pytest.mark.parametrize(
+    "pattern", ["P", "(P", "(P)(7)", "", "(x{99999999999999999999})", "(" * 9999]
+)
 def test_a_subject_has_one_group(pattern: str) -> None:
     assert "one group" in fault_of(subject=pattern)
 
@@ -92,9 +94,10 @@ def test_broken_toml_and_a_missing_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "domain.toml"
     with pytest.raises(MissingFile, match=r"domain\.toml"):
         DomainSpec.load(path)
-    path.write_text("name = ")
-    with pytest.raises(BrokenPlugin, match=r"domain\.toml"):
-        DomainSpec.load(path)
+    for text in ("name = ", "name = " + "[" * 9999, "name = " + "1" * 9999):
+        path.write_text(text)
+        with pytest.raises(BrokenPlugin, match=r"domain\.toml"):
+            DomainSpec.load(path)
 
 
 @pytest.mark.parametrize(

@@ -538,7 +538,20 @@ def test_a_signed_one_is_taken_from_whom_one_trusts(
     assert import_bundle(elsewhere, bundle, [other, lab]).signer is not None
 
 
+def test_a_bundle_replaces_a_bundle_and_nothing_else(settings, bundle: Path) -> None:
+    record = Catalog.open(settings.database_url).find("bright:1")
+    export_bundle(settings, record, bundle)
+    key = bundle.with_name("lab")
+    create_key(key)
+    text = key.read_bytes()
+    with pytest.raises(NotWritable, match="is no bundle"):
+        export_bundle(settings, record, key)
+    assert key.read_bytes() == text
+
+
 def test_a_private_key_is_its_owner_s_alone_and_never_replaced(tmp_path: Path) -> None:
+    with pytest.raises(NotWritable, match="no name"):
+        create_key(Path())
     create_key(tmp_path / "lab")
     assert (tmp_path / "lab").stat().st_mode & 0o777 == 0o600
     with pytest.raises(NotWritable):

@@ -191,6 +191,20 @@ def test_a_server_that_is_down_is_said_and_no_fault(settings: Settings, publish_
     assert "u2net model sync" in note
 
 
+def test_whatever_mlflow_raises_after_a_change_is_said_and_no_fault(
+    settings: Settings, publish_bright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_bright()
+    notes: list[str] = []
+    monkeypatch.setattr(Registry, "__init__", lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+    keep_registered(settings, ["bright"], notes.append)
+    without_driver = settings.model_copy(update={"tracking_uri": "mysql://127.0.0.1:9/mlflow"})
+    monkeypatch.undo()
+    keep_registered(without_driver, ["bright"], notes.append)
+    assert "ZeroDivisionError" in notes[0]
+    assert "install the driver" in notes[1] or "MySQLdb" in notes[1]
+
+
 def test_a_model_of_another_catalog_is_left_as_it_is(
     settings: Settings, client: MlflowClient, publish_bright, bright_network
 ) -> None:
