@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from u2net_platform.errors import BrokenPlugin, InvalidSpec, MissingFile
 
@@ -44,6 +44,7 @@ Kernels = tuple[Kernel, Kernel, Kernel]
 Value = Annotated[int, Field(gt=0, le=255)]  # of a label file
 
 LETTER_L = re.compile(r"(?<![a-z])l(?=t?(?![a-z0-9]))")  # of left, and not of L5
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
 IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 
 
@@ -51,6 +52,15 @@ class Declared(BaseModel):
     """Base of everything that is read from TOML: immutable, and no key that nobody reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _shows_as_it_is(cls, value: Any) -> Any:
+        """A stranger's words must not move a terminal's cursor."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and CONTROL.search(text):
+                raise ValueError("holds control characters")
+        return value
 
 
 class Label(Declared):

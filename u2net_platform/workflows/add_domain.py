@@ -77,7 +77,18 @@ def find_added(name: str, settings: Settings, catalog: Catalog, place: Path | No
         UnknownDomain, DuplicateDomain, BrokenPlugin, InvalidSpec: as `find_plugin` does.
     """
     record = None if place else record_of(name, catalog)
-    return find_plugin(name, settings, _own_folder(record) if record else place)
+    try:
+        return find_plugin(name, settings, _own_folder(record) if record else place)
+    except UnknownDomain as error:
+        if record is None:
+            raise
+        was = Path(record.source)
+        where = f"no longer in {was}" if was.is_absolute() else "not on this machine"
+        raise UnknownDomain(
+            f"the catalog has the domain {name}, but its plugin is {where}",
+            f"Say where it is: u2net domain add {name} --path FOLDER; or write it anew:"
+            f" u2net domain new {name} --from-dataset DIR",
+        ) from error
 
 
 def data_dir_of(name: str, catalog: Catalog, given: Path | None) -> Path:

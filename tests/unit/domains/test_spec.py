@@ -75,6 +75,18 @@ def test_a_subject_has_one_group(pattern: str) -> None:
     assert "one group" in fault_of(subject=pattern)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "\x1b[2J"},
+        {"channels": ["T1\x9b"]},
+        {"labels": [{"name": "a\0", "values": [1]}]},
+    ],
+)
+def test_what_would_move_a_terminal_s_cursor_is_refused(change: dict[str, object]) -> None:
+    assert "control characters" in fault_of(**change)
+
+
 def test_a_key_that_nobody_reads_is_refused() -> None:
     assert "spacing" in fault_of(geometry={"spacing": [1, 1, 1]})
 

@@ -68,6 +68,17 @@ def test_a_folder_without_a_data_set_is_refused_before_anything_is_stored(
     assert catalog.domains.list() == []
 
 
+def test_a_plugin_that_is_gone_is_missed_where_it_was(
+    settings: Settings, catalog: Catalog, tmp_path: Path, new_plugin: NewPlugin
+) -> None:
+    directory = new_plugin(tmp_path / "mine", "kidney")
+    add_domain(find_plugin("kidney", settings, directory), catalog, None)
+    directory.rename(tmp_path / "gone")
+    with pytest.raises(UnknownDomain, match=f"no longer in {directory}") as caught:
+        find_added("kidney", settings, catalog)
+    assert "u2net domain add kidney --path" in caught.value.hint
+
+
 def test_a_plugin_from_elsewhere_is_found_again(
     settings: Settings, catalog: Catalog, tmp_path: Path, new_plugin: NewPlugin
 ) -> None:
