@@ -41,8 +41,8 @@ NGINX = """\
 server {{
     listen {listen} ssl;
     server_name {names};
-    ssl_certificate {folder}/server.crt;
-    ssl_certificate_key {folder}/server.key;
+    ssl_certificate "{folder}/server.crt";
+    ssl_certificate_key "{folder}/server.key";
     ssl_protocols TLSv1.2 TLSv1.3;
     client_max_body_size 64m;
 
