@@ -44,7 +44,7 @@ Kernels = tuple[Kernel, Kernel, Kernel]
 Value = Annotated[int, Field(gt=0, le=255)]  # of a label file
 
 LETTER_L = re.compile(r"(?<![a-z])l(?=t?(?![a-z0-9]))")  # of left, and not of L5
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f]")  # all but white space, and DEL
 IGNORED = 255  # in label volumes: a voxel that no loss and no metric looks at
 
 
