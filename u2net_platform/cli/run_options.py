@@ -176,6 +176,6 @@ def check_report(file: Path | None, *endings: str) -> None:
         raise UnsupportedFormat(
             f"{file} does not end in {' or '.join(endings)}", "Give it that ending."
         )
-    if file.is_dir():
-        raise NotWritable(f"{file} is a folder", "Name a file.")
+    if file.is_dir() or file.name == "dataset.json":
+        raise NotWritable(f"{file} is a folder, or describes a data set", "Name another file.")
     require_free(file, (), "replace")

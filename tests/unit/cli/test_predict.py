@@ -351,6 +351,11 @@ def test_a_report_format_that_is_not_written_is_refused_at_once(added, tmp_path)
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(added, tmp_path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "dataset.json").write_text("{}")
+    for name in ("folder.json", "dataset.json"):
+        assert run("evaluate", "bright", "--output", tmp_path / name).exit_code == 5
+    assert (tmp_path / "dataset.json").read_text() == "{}"
     (tmp_path / "file").write_text("no folder")
     for option, name in (("--output", "scores.csv"), ("--pictures", "worst.png")):
         result = run("evaluate", "bright", option, tmp_path / "file" / name)
