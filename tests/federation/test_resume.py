@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
+import SimpleITK
 import torch
 
 from u2net_platform.catalog.catalog import Catalog
@@ -255,6 +257,46 @@ def test_a_site_may_share_a_domain_no_longer_or_from_now_on(
     Coordinator(settings, run, LocalGrid(sites), print).go()
     rounds = Catalog.open(settings.database_url).federations.rounds(run)
     assert [one.accepted for one in rounds[-1].contributions] == [True, True]
+
+
+@pytest.mark.parametrize("weights", ["local", "average"])
+def test_a_site_that_shares_from_now_on_or_no_longer_may_have_a_plan_of_its_own(
+    settings, new_site, new_request, boxes, tmp_path, weights: str
+) -> None:
+    """Its slices are five times as thick as those of the site whose plan is everybody's."""
+    other = {"local": "average", "average": "local"}[weights]
+    sites = {
+        "north": new_site("north", ("apple", "average")),
+        "south": new_site("south", ("apple", other)),
+    }
+    thick = tmp_path / "thick"
+    shutil.copytree(boxes("apple"), thick)
+    description = json.loads((thick / "dataset.json").read_text())
+    description["training"].pop()  # the plan is that of the site with most cases
+    (thick / "dataset.json").write_text(json.dumps(description))
+    for file in thick.glob("*Tr/*.nii.gz"):
+        image = SimpleITK.ReadImage(str(file))
+        image.SetSpacing((1.0, 1.0, 10.0))
+        SimpleITK.WriteImage(image, str(file))
+
+    def hold(how: str) -> None:
+        text = (new_site("south", ("apple", how)) / "site.toml").read_text()
+        text = text.replace(str(boxes("apple")), str(thick))
+        (sites["south"] / "site.toml").write_text(text)
+
+    hold(other)
+    run = new_run(settings, new_request(*sites, rounds=5, cycles=1))
+    grid = Stops(sites)
+    grid.left = 1
+    with pytest.raises(KeyboardInterrupt):
+        Coordinator(settings, run, grid, print).go()
+    hold(weights)
+    done = Coordinator(settings, run, LocalGrid(sites), print).go()
+    rounds = Catalog.open(settings.database_url).federations.rounds(run)
+    found = [[(one.site, one.reason) for one in each.contributions] for each in rounds]
+    assert found[-1] == [("north", ""), ("south", "")], found
+    assert done.run.status == "completed"
+    assert Site(sites["south"]).catalog.versions.list("apple") or weights == "average"
 
 
 def test_a_run_whose_coordinator_is_gone_does_not_go_on_for_ever(

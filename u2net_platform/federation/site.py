@@ -149,11 +149,13 @@ class Site:
         shutil.rmtree(target, ignore_errors=True)
         owners = frozenset({BACKBONE, *prepared})
         trainer = self._trainer(order, network, prepared, owners, target)
-        trainer.begin_at((order.round - 1) * order.cycles, before)
+        known = _domains_in(before, prepared) if before else None
+        trainer.begin_at((order.round - 1) * order.cycles, before, known)
         for name in shared - adapted:
             network.load_owner(name, dict(given[name]))  # a shared domain is the coordinator's
         watch = _Watch(until)
         trainer.run(watch, NullRecorder(), until=order.round * order.cycles)
+        write_text(target / DATA_FILE, json.dumps(_plans(prepared)))
         self._forget_rounds(order.run, {order.confirmed, order.round})
         return self._sent(order, given, network, prepared, watch, self._description(held))
 
@@ -176,14 +178,9 @@ class Site:
         _require_release(finish)
         given = self._mine_left_out(given)
         before = self._kept(finish.run, finish.confirmed)
-        trained = _domains_in(before) if before else set()
-        prepared = {
-            name: one
-            for name, one in self._prepare(
-                finish.fold, finish.recipe.batch_voxels, finish.plans
-            ).items()
-            if name in trained
-        }
+        held = self._prepare(finish.fold, finish.recipe.batch_voxels, finish.plans)
+        trained = _domains_in(before, held) if before else set()
+        prepared = {name: one for name, one in held.items() if name in trained}
         self._require_same_data(finish.run, prepared)
         if not prepared:
             return Published(versions={}, dice={})  # nothing of this site was ever taken
@@ -345,7 +342,7 @@ class Site:
         """
         if order.round == 1:
             return set()
-        kept = _domains_in(before) if before else set()
+        kept = _domains_in(before, prepared) if before else set()
         new = {name: one for name, one in prepared.items() if name not in kept}
         if not new:
             shutil.rmtree(self._run_dir(order.run) / "adapted", ignore_errors=True)
@@ -353,7 +350,7 @@ class Site:
         adapted = self._run_dir(order.run) / "adapted"
         # An order that was begun before, and whose time ran out after this, need not begin anew,
         # unless others have trained the domain meanwhile.
-        plans = {name: one.plan.digest for name, one in new.items()}
+        plans = _plans(new)
         if given.keys() & new.keys() or _noted(adapted / DATA_FILE) != plans:
             directory = self._run_dir(order.run) / "adapting"
             shutil.rmtree(directory, ignore_errors=True)
@@ -464,11 +461,18 @@ def _noted(file: Path) -> dict[str, Any]:
     return found
 
 
-def _domains_in(kept: Path) -> set[str]:
-    """The domains whose weights a round has left."""
+def _plans(prepared: Mapping[str, PreparedDomain]) -> dict[str, str]:
+    return {name: one.plan.digest for name, one in prepared.items()}
+
+
+def _domains_in(kept: Path, prepared: Mapping[str, PreparedDomain]) -> set[str]:
+    """The domains whose weights a round has left, and made for the plan that they have now: one
+    that is shared, or no longer, may have got another, for which these are not."""
     tensors, _ = load_checkpoint(kept / CHECKPOINT_FILE)
-    weights = without_prefix("network", tensors)
-    return {owner_of(name) for name in weights} - {BACKBONE}
+    now = _plans(prepared)
+    then = now | _noted(kept / DATA_FILE)  # what a release before this one left is taken as it is
+    owners = {owner_of(name) for name in without_prefix("network", tensors)}
+    return {name for name in owners & now.keys() if then[name] == now[name]}
 
 
 @dataclass

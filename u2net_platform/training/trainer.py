@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -172,12 +172,15 @@ class Trainer:
         self._clock.losses = state["losses"]
         self._validations = state.get("validations", VALIDATIONS)
 
-    def begin_at(self, cycle: int, memory: Path | None = None) -> None:
+    def begin_at(
+        self, cycle: int, memory: Path | None = None, known: Collection[str] | None = None
+    ) -> None:
         """Begin in the middle: a part of a longer run, as a round of a federation is.
 
         memory: the folder of the part before. Its domains' weights and what optimiser and schedule
             remember are taken over; the backbone stays as it is, and a domain that was not there
             begins anew.
+        known: the domains of that part that are what they were, where not all are.
 
         Raises:
             NothingToResume, DigestMismatch: the part before cannot be read.
@@ -187,11 +190,15 @@ class Trainer:
             return
         tensors, state = load_checkpoint(memory / CHECKPOINT_FILE)
         self._schedule.restore(state["schedule"])
-        weights = without_prefix("network", tensors)
+        others = set() if known is None else {*self.domains} - {*known}
+        weights, remembered = (
+            {name: one for name, one in part.items() if owner_of(name) not in others}
+            for part in (without_prefix("network", tensors), without_prefix("optimiser", tensors))
+        )
         for name in self.domains:
             if own := owned_by(weights, name):
                 self.network.load_owner(name, own)
-        restore_optimiser(self._optimiser, self._parameters, without_prefix("optimiser", tensors))
+        restore_optimiser(self._optimiser, self._parameters, remembered)
 
     def run(self, watcher: Watcher, recorder: Recorder, until: int | None = None) -> None:
         """Train to the end, or until a cycle.
