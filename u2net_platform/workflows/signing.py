@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -42,7 +43,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     """Raises MissingFile, InvalidKey."""
     try:
         key = load_pem_private_key(_read(path), None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise _invalid(path) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise _invalid(path)
@@ -53,7 +54,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     """Raises MissingFile, InvalidKey."""
     try:
         key = load_pem_public_key(_read(path))
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise _invalid(path) from error
     if not isinstance(key, Ed25519PublicKey):
         raise _invalid(path)
@@ -78,4 +79,8 @@ def _read(path: Path) -> bytes:
 
 
 def _invalid(path: Path) -> InvalidKey:
-    return InvalidKey(f"{path} is no such Ed25519 key", "Make a pair: u2net model key PATH")
+    return InvalidKey(
+        f"{path} is no such Ed25519 key",
+        "Bundles are signed with the private file, PATH, and trusted by the public one, PATH.pub; make"
+        " a pair: u2net model key PATH",
+    )
