@@ -81,6 +81,6 @@ def _read(path: Path) -> bytes:
 def _invalid(path: Path) -> InvalidKey:
     return InvalidKey(
         f"{path} is no such Ed25519 key",
-        "Bundles are signed with the private file, PATH, and trusted by the public one, PATH.pub; make"
-        " a pair: u2net model key PATH",
+        "Bundles are signed with the private file, PATH, and trusted by the public one, PATH.pub;"
+        " make a pair: u2net model key PATH",
     )

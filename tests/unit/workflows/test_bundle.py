@@ -556,9 +556,9 @@ def test_a_private_key_is_its_owner_s_alone_and_never_replaced(tmp_path: Path) -
     assert (tmp_path / "lab").stat().st_mode & 0o777 == 0o600
     with pytest.raises(NotWritable):
         create_key(tmp_path / "lab")
-    for load, name in ((load_private_key, "lab.pub"), (load_public_key, "lab")):
+    for loaded, name in ((load_private_key, "lab.pub"), (load_public_key, "lab")):
         with pytest.raises(InvalidKey) as caught:
-            load(tmp_path / name)
+            loaded(tmp_path / name)
         assert "PATH.pub" in caught.value.hint
     with pytest.raises(MissingFile):
         load_public_key(tmp_path / "none")
