@@ -96,7 +96,7 @@ def test_a_site_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         "name = 1", 'name = "North Pole"', 'name = "../up"', 'name = "north"\nextra = 1', "name =",
         'name = "north"\n[domains.heart]\nweights = "average"',
         'name = "north"\n[domains.heart]\ndata = "x"\nweights = "all"',
-        'name = "north"\n[privacy]\nclip = -1',
+        'name = "north"\n[privacy]\nclip = -1', 'name = "north"\ncoordinator = "lab.example.org"',
     ],
 )  # fmt: skip
 def test_a_broken_site_is_refused_with_the_reason(tmp_path: Path, text: str) -> None:
@@ -410,6 +410,29 @@ def test_why_flower_gives_no_log_is_told(
     assert done.exit_code == FlowerFailed.exit_code
     assert told in done.stderr
     assert "u2net federation st" in done.stderr
+
+
+def test_a_run_that_has_ended_or_is_none_is_not_stopped(settings, monkeypatch) -> None:
+    def finished(*_: object) -> None:
+        raise FlowerFailed("flwr stop fails: Run is already finished", "See its log.")
+
+    init_superlink(settings, (), 18001, 8443)
+    monkeypatch.setattr(SuperLink, "_flwr", finished)
+    with pytest.raises(InvalidFederation, match="Flower has no run x"):
+        SuperLink(settings).stop_run("x")
+    write_text(settings.runs_dir / "x" / "flower.json", '{"run": 5}')
+    with pytest.raises(InvalidFederation, match="x has ended already"):
+        SuperLink(settings).stop_run("x")
+
+
+def test_a_run_that_no_superlink_takes_is_not_made(settings, new_site, tmp_path: Path) -> None:
+    init_superlink(settings, (), 18001, 8443)
+    init_site(tmp_path / "west", "west", {})
+    SuperLink(settings).add_site("west", tmp_path / "west" / "site.key.pub")
+    done = CliRunner().invoke(app, ["federation", "run", "--rounds", "1", "--cycles", "1"])
+    assert done.exit_code == FlowerFailed.exit_code
+    assert "u2net federation start" in done.stderr
+    assert not [*settings.runs_dir.glob("*")]
 
 
 def test_a_folder_is_no_key(settings, tmp_path: Path) -> None:

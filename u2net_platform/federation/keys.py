@@ -10,9 +10,10 @@ import ipaddress
 import re
 import socket
 import ssl
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -54,26 +55,15 @@ def shake_hands(authority: Path, host: str, port: int, name: str, seconds: float
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(shown["notAfter"]), UTC)
 
 
-def server_time(
-    authority: Path, host: str, port: int, name: str, seconds: float
-) -> datetime | None:
-    """What the clock of that server says; None if it does not tell.
-
-    Raises:
-        OSError: as `shake_hands`.
-    """
-    with (
-        socket.create_connection((host, port), seconds) as plain,
-        _context(authority).wrap_socket(plain, server_hostname=name) as wrapped,
-    ):
-        wrapped.sendall(f"HEAD / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+def server_time(authority: Path, host: str, port: int, seconds: float) -> datetime | None:
+    """What the clock of that server says; None if it does not tell."""
+    context = _context(authority)
+    with closing(HTTPSConnection(host, port, timeout=seconds, context=context)) as connection:
         try:
-            with HTTPResponse(wrapped, method="HEAD") as response:
-                response.begin()
-                told = response.getheader("Date")
-        except HTTPException:
+            connection.request("HEAD", "/")
+            return parsedate_to_datetime(connection.getresponse().getheader("Date", ""))
+        except (OSError, HTTPException, ValueError):  # it has answered before, and that is said
             return None
-    return parsedate_to_datetime(told) if told else None
 
 
 def _context(authority: Path) -> ssl.SSLContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,11 +18,11 @@ from u2net_platform.inference.device import choose_device
 from u2net_platform.workflows.doctor import Finding, guarded
 
 SECONDS = 10.0  # to reach the coordinator
-FLOWER_AHEAD_S, FLOWER_BEHIND_S = 4, 300  # less would it be, but for the way; of what a site signs
+FLOWER_AHEAD_S, FLOWER_BEHIND_S = 4, 300  # of what a site signs; Flower has a little more
 
 
 def preflight(folder: Path) -> list[Finding]:
-    """What of a site is ready and what is not. Nothing is sent but a TLS handshake.
+    """What of a site is ready and what is not. Nothing is sent but two TLS handshakes and a HEAD.
 
     Raises:
         InvalidSite: the folder is no site.
@@ -70,17 +69,16 @@ def _coordinator(site: Site) -> Iterator[Finding]:
             "Ask the coordinator whether it runs, for its address and for its present ca.crt; and"
             " whoever keeps the firewall whether this machine may reach it.",
         ) from error
-    with suppress(OSError):
-        if (told := server_time(authority, host, int(port), host, SECONDS)) is not None:
-            ahead = (datetime.now(UTC) - told).total_seconds()
-            if not -FLOWER_BEHIND_S < ahead < FLOWER_AHEAD_S:
-                yield Finding(
-                    "clock",
-                    "fail",
-                    f"this machine's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
-                    " the coordinator's: Flower refuses what is signed so",
-                    "Set both by NTP.",
-                )
+    if (told := server_time(authority, host, int(port), SECONDS)) is not None:
+        ahead = (datetime.now(UTC) - told).total_seconds()
+        if not -FLOWER_BEHIND_S < ahead < FLOWER_AHEAD_S:
+            yield Finding(
+                "clock",
+                "fail",
+                f"this machine's is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}"
+                " the coordinator's: Flower refuses what is signed so",
+                "Set both by NTP.",
+            )
     late = ends - datetime.now(UTC) < A_MONTH
     yield Finding(
         "coordinator",
