@@ -27,6 +27,18 @@ def test_a_version_that_was_trained_on_a_frozen_backbone_gives_what_it_gave_then
     assert output == "same"
 
 
+def test_what_this_program_computed_otherwise_before_is_no_fault(
+    settings, bright_network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = WeightStore(settings.weights_dir)
+    probe = take_probe(bright_network, "bright", store)
+    image = store.get(probe["input"])["image"]
+    monkeypatch.setattr("u2net_platform.workflows.verify.ARITHMETIC", "another")
+    assert prove(bright_network, "bright", probe | {"output": "0" * 64}, image)[0] == (
+        "other machine"
+    )
+
+
 def test_a_file_that_cannot_be_read_is_a_fault_of_its_version_alone(
     settings, publish_bright
 ) -> None:
